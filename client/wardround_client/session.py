@@ -1,0 +1,153 @@
+"""One study at one hospital, from approval to its last answer: verifies, computes, and hands to the gate.
+
+A session answers a query only if this hospital approved the study, every hospital of the epoch signed
+it, the analysis and the query's kind belong to the study, and no other query was answered under the same
+number. What was answered before is sent again from the store, never computed again: a row that changed
+meanwhile would give two sums under one mask.
+"""
+
+from __future__ import annotations
+
+from wardround_client.gate import Policy, Request, Sealed, release
+from wardround_client.store import NodeStore
+from wardround_common.analyses.flow import LABEL, FlowQuery, usable_rows
+from wardround_common.cohort import Cohort
+from wardround_common.errors import ProtocolError, Refused
+from wardround_common.messages import Question
+from wardround_common.plan import QUERY_RECORDS
+from wardround_common.program import Asked
+from wardround_common.query import Frame
+from wardround_common.sealing.epoch import Epoch, sign_epoch, verify_signatures
+from wardround_common.sealing.identity import Identity
+from wardround_common.sealing.mask import MaskingKey, query_context
+from wardround_common.sealing.roster import Member, Roster, approve, enter
+from wardround_common.study import KINDS, Study
+
+
+class Session:
+    """A hospital's side of one approved study. ``cohort`` is pinned here and never read again."""
+
+    def __init__(
+        self,
+        hospital: str,
+        identity: Identity,
+        policy: Policy,
+        store: NodeStore,
+        study: Study,
+        cohort: Cohort,
+    ) -> None:
+        policy.check(study)
+        self._hospital, self._identity, self._policy, self._store = hospital, identity, policy, store
+        self._study, self._cohort = study, cohort
+        self._digest = study.digest
+        self._masking = MaskingKey()
+        self._roster: Roster | None = None
+        self._epoch: Epoch | None = None
+        self._signed = False
+        self._secrets: dict[str, bytes] = {}
+        self._usable = {spec.label: usable_rows(cohort, spec.needed()) for spec in study.analyses}
+        self._usable[LABEL] = cohort.rows
+        kinds = {spec.label: KINDS[spec.kind] for spec in study.analyses}
+        evaluation = KINDS["evaluate"].queries
+        self._kinds = {
+            label: {*analysis.queries, *(evaluation if analysis.is_model else ())}
+            for label, analysis in kinds.items()
+        }
+        self._kinds[LABEL] = {FlowQuery}
+        store.audit("approve", study.name, self._digest.hex())
+
+    def __repr__(self) -> str:
+        return "Session(...)"
+
+    @property
+    def study(self) -> bytes:
+        """The digest of the approved study."""
+        return self._digest
+
+    @property
+    def binding(self) -> bytes | None:
+        """H(manifest, roster), once there is a roster."""
+        return None if self._roster is None else self._roster.digest
+
+    def join(self) -> Member:
+        """Return this hospital's entry for the roster."""
+        return enter(self._identity, self._digest, self._hospital, self._masking.public)
+
+    def approve_roster(self, roster: Roster) -> tuple[bytes, tuple[str, ...]]:
+        """Sign study and roster; return the signature and the analyses with enough usable rows here."""
+        if roster.study != self._digest or roster.member(self._hospital) != self.join():
+            raise ProtocolError("the roster does not hold this hospital's own entry")
+        roster.verify()
+        floor = max(self._policy.min_hospitals, self._study.privacy.min_hospitals)
+        if len(roster.members) < floor:
+            raise Refused("min_hospitals", f"the roster has fewer than {floor} hospitals")
+        if self._roster is not None and self._roster.digest != roster.digest:
+            raise Refused("second_roster", "this hospital signed another roster for this study")
+        self._secrets = {
+            member.name: self._masking.shared_with(member.masking)
+            for member in roster.members
+            if member.name != self._hospital
+        }
+        self._roster = roster
+        self._store.audit("roster", self._study.name, roster.digest.hex())
+        rows = max(self._policy.min_rows, self._study.privacy.min_rows)
+        taking_part = [label for label in sorted(self._usable) if self._usable[label] >= rows]
+        return approve(self._identity, roster), tuple(taking_part)
+
+    def sign_epoch(self, epoch: Epoch) -> bytes:
+        """Sign the set that computes together. Numbers only rise, and one number has one epoch."""
+        if self._roster is None:
+            raise Refused("no_roster", "no roster was approved")
+        epoch.verify(self._roster, max(self._policy.min_hospitals, self._study.privacy.min_hospitals))
+        before = self._epoch
+        if before is not None and epoch != before and epoch.number <= before.number:
+            raise Refused("old_epoch", "an epoch with a number that was used")
+        if before is None or epoch != before:
+            self._epoch, self._signed = epoch, False
+            self._store.audit("epoch", self._study.name, epoch.digest.hex())
+        return sign_epoch(self._identity, epoch)
+
+    def open_epoch(self, digest: bytes, signatures: tuple[bytes, ...]) -> None:
+        """Check once that every hospital of the current epoch signed it. Raises ProtocolError or Refused."""
+        if self._roster is None or self._epoch is None or self._epoch.digest != digest:
+            raise Refused("unknown_epoch", "a question under an epoch that this hospital did not sign")
+        if not self._signed:
+            if len(signatures) != len(self._epoch.hospitals):
+                raise ProtocolError("the epoch's signatures are not complete")
+            by_name = dict(zip(self._epoch.hospitals, signatures, strict=True))
+            verify_signatures(self._epoch, self._roster, by_name)
+            self._signed = True
+
+    def answer(self, question: Question) -> Sealed:
+        """Answer one query through the gate. Refused or ProtocolError where it may not be answered."""
+        epoch = self._epoch
+        if epoch is None or not self._signed or self._roster is None:
+            raise Refused("unknown_epoch", "a question before its epoch was signed by all")
+        hospitals = epoch.of(question.analysis)
+        if self._hospital not in hospitals:
+            raise Refused("not_taking_part", "a question of an analysis in which this hospital takes no part")
+        binding, under = self._roster.digest, epoch.digest
+        context = query_context(binding, under, question.analysis, question.index, question.asked)
+        kept = self._store.answer(binding, under, question.analysis, question.index)
+        if kept is not None:
+            if kept[0] != context:
+                raise Refused("other_query", "another query was answered under this number")
+            return Sealed(kept[1])
+        asked = QUERY_RECORDS.decode(question.asked, Asked)
+        if asked.analysis != question.analysis or type(asked.query) not in self._kinds[question.analysis]:
+            raise Refused("not_in_study", "a query that the approved study does not ask")
+        layout = asked.query.layout(asked.frame(Frame(self._study.dictionary, asked.rows_bound)))
+        request = Request(
+            self._study,
+            self._hospital,
+            hospitals,
+            binding,
+            under,
+            question.analysis,
+            question.index,
+            asked.query.kind,
+            context,
+            self._usable[question.analysis],
+            {name: self._secrets[name] for name in hospitals if name != self._hospital},
+        )
+        return release(asked.query.answer(self._cohort, layout), layout, request, self._policy, self._store)

@@ -1,0 +1,128 @@
+"""node.db: what a node must still know after it was killed.
+
+SQLite, since every answer is one small durable commit (a column store such as DuckDB, which holds the
+patients' tables, is not made for those). A sealed answer, its ledger charge and its audit entry are
+committed together before a byte is sent; the sealed bytes are sent again when asked again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from wardround_common.errors import WardroundError
+
+_SCHEMA = """
+create table if not exists answers (
+    binding blob, epoch blob, analysis text, idx integer, context blob not null, sealed blob not null,
+    primary key (binding, epoch, analysis, idx)) without rowid;
+create table if not exists ledger (
+    seq integer primary key, at real not null, binding blob not null, analysis text not null,
+    idx integer not null, kind text not null, numbers integer not null, rows integer not null,
+    hospitals text not null);
+create table if not exists audit (
+    seq integer primary key, at real not null, event text not null, study text not null,
+    detail text not null);
+"""
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What a release is entered with: how many numbers about how many rows went to which hospitals' sum."""
+
+    binding: bytes
+    analysis: str
+    index: int
+    kind: str
+    numbers: int
+    rows: int
+    hospitals: tuple[str, ...]
+
+
+class NodeStore:
+    """One hospital's node.db; ``path`` None keeps it in memory, for simulations."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._lock = threading.Lock()
+        if path is not None:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            self._db = sqlite3.connect(str(path or ":memory:"), check_same_thread=False, isolation_level=None)
+            self._db.executescript(_SCHEMA)
+            self._db.execute("pragma synchronous = full")
+        except sqlite3.Error as error:
+            raise WardroundError(f"{path}: the node's database cannot be opened ({error})") from None
+
+    def __repr__(self) -> str:
+        return "NodeStore(...)"
+
+    def answer(self, binding: bytes, epoch: bytes, analysis: str, index: int) -> tuple[bytes, bytes] | None:
+        """Return (query context, sealed bytes) of an answer that was given before, or None."""
+        with self._lock:
+            row = self._db.execute(
+                "select context, sealed from answers "
+                "where binding = ? and epoch = ? and analysis = ? and idx = ?",
+                (binding, epoch, analysis, index),
+            ).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def keep(self, epoch: bytes, context: bytes, sealed: bytes, charge: Charge, study: str) -> None:
+        """Charge, store and audit one release in one transaction. WardroundError if it can't be kept."""
+        now = time.time()
+        key = (charge.binding, charge.analysis, charge.index)
+        try:
+            with self._lock:
+                self._db.execute("begin immediate")
+                try:
+                    self._db.execute(
+                        "insert into ledger (at, binding, analysis, idx, kind, numbers, rows, hospitals) "
+                        "values (?, ?, ?, ?, ?, ?, ?, ?)",
+                        (now, *key, charge.kind, charge.numbers, charge.rows, ",".join(charge.hospitals)),
+                    )
+                    self._db.execute(
+                        "insert into answers values (?, ?, ?, ?, ?, ?)",
+                        (key[0], epoch, *key[1:], context, sealed),
+                    )
+                    self._audit(now, "release", study, f"{charge.analysis}/{charge.index} {context.hex()}")
+                    self._db.execute("commit")
+                except BaseException:
+                    self._db.execute("rollback")
+                    raise
+        except sqlite3.Error as error:
+            raise WardroundError(
+                f"the node's database cannot keep an answer ({error}); nothing was sent"
+            ) from None
+
+    def audit(self, event: str, study: str, detail: str) -> None:
+        """Append an entry: who did what, by name and digest, never a value."""
+        with self._lock:
+            self._audit(time.time(), event, study, detail)
+
+    def _audit(self, at: float, event: str, study: str, detail: str) -> None:
+        self._db.execute(
+            "insert into audit (at, event, study, detail) values (?, ?, ?, ?)", (at, event, study, detail)
+        )
+
+    def ledger(self) -> list[Charge]:
+        """Return all charges, oldest first."""
+        with self._lock:
+            found = self._db.execute(
+                "select binding, analysis, idx, kind, numbers, rows, hospitals from ledger order by seq"
+            ).fetchall()
+        return [
+            Charge(binding, analysis, index, kind, numbers, rows, tuple(hospitals.split(",")))
+            for binding, analysis, index, kind, numbers, rows, hospitals in found
+        ]
+
+    def entries(self) -> list[tuple[str, str, str]]:
+        """Return the audit log as (event, study, detail), oldest first."""
+        with self._lock:
+            return self._db.execute("select event, study, detail from audit order by seq").fetchall()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()

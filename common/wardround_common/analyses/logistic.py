@@ -1,0 +1,353 @@
+"""Logistic regression by Newton's method over the federation; equal to the pooled fit.
+
+One round of counts and sums gives imputation and centres (one more if there are interactions), each
+further round is a Newton step. At the first, with all slopes at zero, every row has the same weight, so
+the information also gives the columns' variances: scaling costs no round. Ridge is lambda/2 x sum of
+squared coefficients of predictors standardised by mean and population sd, intercept free. Standard
+errors come from the inverse of the (penalised) information at the estimate (McCullagh and Nelder 1989,
+section 4.4; with a penalty the Bayesian covariance of Wood 2017, section 6.10).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field as Key
+
+from wardround_common.analysis import Analysis, ModelSpec, Plan, Rows, SmallCells
+from wardround_common.cohort import Cohort
+from wardround_common.design import MISSING, Design, Term, expand
+from wardround_common.dictionary import CategoryVariable, Dictionary, NumberVariable
+from wardround_common.elementary import log, log1p_exp, logistic, normal_tail
+from wardround_common.errors import FitError, StudyError, listed
+from wardround_common.linalg import factor, quadratic
+from wardround_common.models import LogisticModel, linear_predictor
+from wardround_common.newton import Diverged, Slope, newton, tolerance
+from wardround_common.program import Program, ask
+from wardround_common.query import Contribution, Field, Frame, Layout, Sum, Tally, counts, sums
+from wardround_common.sealing.fixed_point import Within, packed_size, unpack
+from wardround_common.typing import Floats, Ints
+
+Z95 = 1.959963984540054  # the standard normal's 97.5 % point
+
+
+class LogisticSpec(ModelSpec):
+    """``ridge``: lambda >= 0."""
+
+    kind: Literal["logistic"] = "logistic"
+    ridge: Annotated[float, Key(ge=0, le=1e12)] = 0.0
+
+    def check(self, dictionary: Dictionary) -> None:
+        """Raise ValueError unless the outcome has two levels and there is a predictor."""
+        if self.outcome is None:
+            raise ValueError("outcome: a logistic model needs an outcome, here or in the study")
+        outcome = dictionary[self.outcome]
+        if not isinstance(outcome, CategoryVariable) or len(outcome.levels) != 2:
+            raise ValueError(
+                f"outcome: `{self.outcome}` must be a category of two levels "
+                "(`levels` may gather codes, as in {no: [0], yes: [1, 2, 3]})"
+            )
+        if not self.predictors:
+            raise ValueError("predictors: a logistic model needs at least one")
+
+
+@dataclass(frozen=True)
+class MomentsQuery:
+    """Counts of the outcome and of levels, counts and mapped sums of numbers, over the training rows."""
+
+    kind: ClassVar[str] = "logistic.moments"
+    rows: Rows
+    outcome: str
+    variables: tuple[str, ...]
+
+    def layout(self, frame: Frame) -> Layout:
+        """``n`` (), ``positive`` (); a number ``v``: ``v n`` (), ``v sum`` (); a category: ``v levels``."""
+        fields: list[Field] = [counts("n"), counts("positive", contributors=True)]
+        fields.append(counts("negative", contributors=True))
+        for name in self.variables:
+            variable = frame.dictionary[name]
+            if isinstance(variable, NumberVariable):
+                fields += [counts(f"{name} n"), sums(f"{name} sum", 1.0)]
+            else:
+                fields.append(counts(f"{name} levels", len(variable.levels)))
+        return Layout(tuple(fields), frame.rows_bound)
+
+    def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
+        """Numbers are mapped to [0, 1] by their range."""
+        tally, rows = Tally(layout), 0
+        for block in self.rows.of(cohort):
+            rows += block.rows
+            positive = block.codes(self.outcome) == 1
+            tally.count("n", block.rows)
+            tally.count("positive", positive)
+            tally.count("negative", ~positive)
+            for name in self.variables:
+                variable = cohort.dictionary[name]
+                if isinstance(variable, NumberVariable):
+                    values = block.numbers(name)
+                    mapped = (values[~np.isnan(values)] - variable.range[0]) / variable.span
+                    tally.count(f"{name} n", len(mapped))
+                    tally.add(f"{name} sum", mapped)
+                else:
+                    codes = block.codes(name)
+                    tally.cells(f"{name} levels", codes[codes >= 0])
+        return tally.done(rows)
+
+    def read(self, total: Sum) -> Sum:
+        """The sums as they are."""
+        return total
+
+
+@dataclass(frozen=True)
+class ColumnsQuery:
+    """Sums of design columns; asked for interactions, whose means don't follow from the variables'."""
+
+    kind: ClassVar[str] = "logistic.columns"
+    rows: Rows
+    design: Design
+
+    def layout(self, frame: Frame) -> Layout:
+        """``columns`` (terms,)."""
+        return Layout((sums("columns", 1.0, len(self.design.terms)),), frame.rows_bound)
+
+    def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
+        """Sum the columns of the training rows."""
+        tally, rows = Tally(layout), 0
+        for block in self.rows.of(cohort):
+            rows += block.rows
+            tally.add("columns", self.design.columns(block)[1:])
+        return tally.done(rows)
+
+    def read(self, total: Sum) -> Floats:
+        """Return the sums; shape (terms,)."""
+        columns: Floats = total.arrays["columns"]
+        return columns
+
+
+@dataclass(frozen=True)
+class NewtonStep:
+    """Deviance, score and information of a logistic model at ``beta``."""
+
+    kind: ClassVar[str] = "logistic.newton"
+    rows: Rows
+    outcome: str
+    model: LogisticModel
+
+    def layout(self, frame: Frame) -> Layout:
+        """``n`` (), ``deviance`` (), ``score`` (p,), ``information`` packed; columns lie within [-1, 1]."""
+        size = len(self.model.beta)
+        fields = (
+            counts("n"),
+            sums("deviance", 2.0 * (self.model.predictor_bound + 1.0)),
+            sums("score", 1.0, size),
+            sums("information", 0.25, packed_size(size)),
+        )
+        return Layout(fields, frame.rows_bound)
+
+    def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
+        """Row by row: -2 log L, (y - p) z, and p (1 - p) z z^T."""
+        tally, rows, size = Tally(layout), 0, len(self.model.beta)
+        one = np.ones(size)
+        for block in self.rows.of(cohort):
+            rows += block.rows
+            y = block.outcome(self.outcome)
+            columns = Within(self.model.design.columns(block), one)
+            eta = linear_predictor(columns.values, self.model.beta)
+            p = logistic(eta)
+            tally.count("n", block.rows)
+            tally.add("deviance", 2.0 * log1p_exp(np.where(y > 0, -eta, eta)))
+            tally.products("score", y - p, columns)
+            tally.squares("information", np.minimum(p * (1.0 - p), 0.25), columns)
+        return tally.done(rows)
+
+    def read(self, total: Sum) -> Slope:
+        """Return the sums as Newton's method takes them."""
+        information = unpack(total.arrays["information"], len(self.model.beta))
+        return Slope(total.count("n"), total.number("deviance"), total.arrays["score"], information)
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """In the variables' own units; ``p`` is Wald's, two-sided."""
+
+    value: float
+    se: float
+
+    def published(self) -> dict[str, float | None]:
+        """Return value, standard error, p and the 95 % interval."""
+        z = self.value / self.se if self.se > 0 else math.inf
+        return {
+            "value": self.value,
+            "se": self.se,
+            "p": normal_tail(z),
+            "low": self.value - Z95 * self.se,
+            "high": self.value + Z95 * self.se,
+        }
+
+
+@dataclass(frozen=True)
+class LogisticFit:
+    """``aliased``: terms that nothing distinguishes from others, or that never occur; left out."""
+
+    n: int
+    n_missing: int
+    deviance: float
+    df: int
+    coefficients: dict[str, Coefficient]
+    aliased: tuple[str, ...]
+    model: LogisticModel
+
+    def published(self, small: SmallCells) -> dict[str, Any]:
+        """Return the fit; an aliased term has nulls."""
+        nothing = dict.fromkeys(("value", "se", "p", "low", "high"))
+        return {
+            "n": self.n,
+            "n_missing": small.count(self.n_missing),
+            "deviance": self.deviance,
+            "df": self.df,
+            "coefficients": {
+                **{term: found.published() for term, found in self.coefficients.items()},
+                **{term: {**nothing, "aliased": True} for term in self.aliased},
+            },
+            "model_sha256": self.model.sha256,
+        }
+
+
+def fit(plan: Plan, spec: LogisticSpec) -> Program[LogisticFit]:
+    """Fit by Newton's method. StudyError for too few rows, FitError where there is no such estimate."""
+    outcome, predictors = str(spec.outcome), spec.predictors or ()
+    rows = Rows("train", spec.needed())
+    n, positive, design = yield from _design(plan, spec, rows)
+    if len(design.terms) > 0.1 * n:
+        raise StudyError(
+            f"analysis `{plan.label}`: {len(design.terms)} terms for {n} training rows; a model may have "
+            "one term per ten rows; name fewer `predictors`"
+        )
+
+    def at(chosen: Design) -> Callable[[Floats], Program[Slope]]:
+        return lambda beta: ask(NewtonStep(rows, outcome, LogisticModel(chosen, beta)))
+
+    odds = np.array([positive / (n - positive)])
+    start = np.zeros(1 + len(design.terms))
+    start[0] = log(odds)[0]
+    slope = yield from at(design)(start)
+    variances = np.diag(slope.information) / slope.information[0, 0]
+    penalty = spec.ridge * variances
+    penalty[0] = 0.0
+    design, kept, aliased = _without_aliased(plan, design, slope, penalty)
+    slope = replace(slope, score=slope.score[kept], information=slope.information[np.ix_(kept, kept)])
+    scale, penalty = np.sqrt(variances[kept]), penalty[kept]
+    try:
+        best = yield from newton(start[: len(scale)], slope, at(design), penalty, scale)
+    except Diverged as error:
+        terms = listed([design.terms[i - 1].name for i in error.which if i > 0] or predictors)
+        raise FitError(
+            f"analysis `{plan.label}`: the outcome `{outcome}` is perfectly separated by {terms}, so no "
+            "finite estimate exists; set `ridge: 1`, or leave it out of `predictors`"
+        ) from None
+    covariance = best.factor.inverse(len(scale))
+    return LogisticFit(
+        n,
+        plan.usable.dropped,
+        best.slope.deviance,
+        n - len(scale),
+        _in_own_units(design, best.beta, covariance),
+        aliased,
+        LogisticModel(design, best.beta),
+    )
+
+
+def _design(plan: Plan, spec: LogisticSpec, rows: Rows) -> Program[tuple[int, int, Design]]:
+    """Ask the moments; return n, the positives, and the design with imputation and centres."""
+    variables = tuple(name for name in spec.required() if name != spec.outcome)
+    total = yield from ask(MomentsQuery(rows, str(spec.outcome), variables))
+    n, positive = total.count("n"), total.count("positive")
+    if positive in (0, n):
+        raise FitError(
+            f"analysis `{plan.label}`: all {n} training rows have the same outcome `{spec.outcome}`; "
+            "nothing can be learned"
+        )
+    fill: dict[str, float] = {}
+    means: dict[tuple[str, int], float] = {}
+    indicators = set()
+    for name in variables:
+        variable = plan.dictionary[name]
+        if isinstance(variable, NumberVariable):
+            observed = total.count(f"{name} n")
+            mapped = total.number(f"{name} sum") / max(observed, 1)
+            mean = min(max(variable.range[0] + variable.span * mapped, variable.range[0]), variable.range[1])
+            fill[name] = means[name, -1] = mean
+        else:
+            levels = total.arrays[f"{name} levels"].copy()
+            observed = int(levels.sum())
+            fill[name] = float(np.argmax(levels))
+            levels[int(fill[name])] += n - observed
+            means.update({(name, i): int(count) / n for i, count in enumerate(levels)})
+        means[name, MISSING] = (n - observed) / n
+        if min(n - observed, observed) >= plan.min_cell:
+            indicators.add(name)
+    terms = expand(plan.dictionary, spec.predictors or (), frozenset(indicators))
+    single = [
+        means[t.factors[0].variable, t.factors[0].level] if len(t.factors) == 1 else t.low for t in terms
+    ]
+    design = Design(terms, np.array(single), tuple(fill), np.array(list(fill.values())))
+    products = [i for i, term in enumerate(terms) if len(term.factors) > 1]
+    if products:
+        asked = replace(design, terms=tuple(terms[i] for i in products), centres=design.centres[products])
+        columns = yield from ask(ColumnsQuery(rows, asked))
+        design.centres[products] += columns / (n * asked.scales)
+    return n, positive, design
+
+
+def _without_aliased(
+    plan: Plan, design: Design, slope: Slope, penalty: Floats
+) -> tuple[Design, Ints, tuple[str, ...]]:
+    """Leave out terms that carry nothing; FitError where that takes all of a predictor that was asked for.
+
+    Returns the design, the positions that are kept (intercept 0) and the names of those that are not.
+    """
+    bare = tolerance(slope)
+    factored = factor(slope.information + np.diag(penalty), bare)
+    kept = np.array(factored.kept, np.int64)
+    names = ["intercept", *(term.name for term in design.terms)]
+    kept_predictors = {_predictor(design.terms[i - 1]) for i in factored.kept if i > 0}
+    for j in factored.aliased:
+        term = design.terms[j - 1]
+        if _predictor(term) in kept_predictors or term.factors[0].level == MISSING:
+            continue
+        what = f"analysis `{plan.label}`: `{_predictor(term)}` "
+        if slope.information[j, j] <= bare[j]:
+            raise FitError(f"{what}is constant over the training rows; take it out of `predictors`")
+        share = factored.solve(slope.information[:, j])
+        size = np.abs(share) * np.sqrt(np.diag(slope.information))
+        others = [names[k] for k in factored.kept if k > 0 and size[k] > 1e-6 * float(size.max())]
+        raise FitError(
+            f"{what}is collinear with {listed(others)}; take one out of `predictors`, or set `ridge: 1`"
+        )
+    terms = kept[1:] - 1
+    design = replace(design, terms=tuple(design.terms[i] for i in terms), centres=design.centres[terms])
+    return design, kept, tuple(names[j] for j in factored.aliased)
+
+
+def _predictor(term: Term) -> str:
+    """Return the predictor that a term was expanded from."""
+    return ":".join(factor.variable for factor in term.factors)
+
+
+def _in_own_units(design: Design, beta: Floats, covariance: Floats) -> dict[str, Coefficient]:
+    """Undo centring and scaling: b x scale for a term, and the intercept with its full covariance."""
+    scales = design.scales
+    to_intercept = np.concatenate([[1.0], -design.centres * scales])
+    value = float(np.cumsum(beta * to_intercept)[-1])
+    found = {"intercept": Coefficient(value, math.sqrt(max(quadratic(to_intercept, covariance), 0.0)))}
+    for i, term in enumerate(design.terms):
+        se = math.sqrt(max(float(covariance[i + 1, i + 1]), 0.0))
+        found[term.name] = Coefficient(float(beta[i + 1] * scales[i]), se * float(scales[i]))
+    return found
+
+
+ANALYSIS = Analysis("logistic", LogisticSpec, (MomentsQuery, ColumnsQuery, NewtonStep), fit, is_model=True)

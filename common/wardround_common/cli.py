@@ -1,0 +1,81 @@
+"""The one command `wardround`: gathers each side's commands by entry point, and turns errors into lines.
+
+A command is any entry point of the group ``wardround.commands``: a Typer app becomes a group, a function
+a command. Exit code 0 is success, 2 everything that a person can put right, 1 a fault of the program.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from importlib.metadata import entry_points, version
+
+import click
+import typer
+
+from wardround_common.errors import WardroundError
+
+GROUP = "wardround.commands"
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"wardround {version('wardround')}")
+        raise typer.Exit
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    )
+
+    @app.callback()
+    def options(
+        show_version: bool = typer.Option(
+            False, "--version", callback=_version, is_eager=True, help="Show the version."
+        ),
+    ) -> None:
+        """Hospitals learn from each other's patients; no row, no single hospital's numbers, leave one.
+
+        Start with: wardround demo
+        """
+
+    for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+        command = entry.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(entry.name)(command)
+    return app
+
+
+def main() -> None:
+    """Run the command line; never shows a traceback for what a person can put right."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        result = _app()(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted; nothing was left half-written, start the same command again")
+    except WardroundError as error:
+        return _fail(" ".join(str(error).split()))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror}; make room, or choose another folder")
+    return result if isinstance(result, int) else 0
+
+
+def _fail(line: str) -> int:
+    sys.stderr.write(f"error: {line}\n")
+    return 2

@@ -1,0 +1,128 @@
+"""A whole study as one program: cohort flow, then all analyses side by side, then what stands on them.
+
+Both the coordinator and, from its sums, any member can run it; it has no other input. The checks on
+rows and hospitals that need the sealed counts are made here, before an analysis asks anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wardround_common.analyses import QUERIES
+from wardround_common.analyses.evaluate import EvaluateSpec, Evaluation, again, evaluate
+from wardround_common.analyses.flow import LABEL, Flow, FlowQuery
+from wardround_common.analysis import AnalysisSpec, ModelSpec, Part, Plan, Result, Rows
+from wardround_common.design import Design, Factor, Term
+from wardround_common.errors import StudyError, listed
+from wardround_common.models import LogisticModel
+from wardround_common.program import Asked, Program, StudyProgram, ask, together, under
+from wardround_common.sealing.fixed_point import power_of_two_above
+from wardround_common.study import KINDS, Study
+from wardround_common.wire import Registry
+
+QUERY_RECORDS = Registry((*QUERIES, Rows, Design, Term, Factor, LogisticModel, Asked))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One analysis's result, with its model's evaluations and how many queries they took."""
+
+    result: Result | None
+    evaluations: tuple[Evaluation, ...] = ()
+    rounds: int = 0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All results of a study, not yet fit to be published."""
+
+    flow: Flow
+    analyses: Mapping[str, Finding] = field(default_factory=dict)
+
+
+def study_program(study: Study) -> StudyProgram[Findings]:
+    """Ask the flow, then every analysis. StudyError or FitError where the federation can't answer."""
+    specs = study.analyses
+    names = tuple(sorted(study.variables))  # the manifest, being canonical, does not know the file's order
+    query = FlowQuery(names, tuple(spec.label for spec in specs), tuple(spec.needed() for spec in specs))
+    flow = yield from under(LABEL, study.max_rows, ask(query))
+    if not flow.rows:
+        raise StudyError("no hospital has a row in the cohort; see `cohort.where` and `out_of_range`")
+    plans = {spec.label: _plan(study, spec, flow) for spec in specs}
+    bound = power_of_two_above(flow.rows)
+    first = [spec for spec in specs if not isinstance(spec, EvaluateSpec)]
+    found = yield from _side_by_side(
+        [under(spec.label, bound, _counted(_analysis(plans[spec.label], spec))) for spec in first]
+    )
+    findings = {spec.label: finding for spec, finding in zip(first, found, strict=True)}
+    later = [spec for spec in specs if isinstance(spec, EvaluateSpec)]
+    by_label = {spec.label: spec for spec in first if isinstance(spec, ModelSpec)}
+    found = yield from _side_by_side(
+        [
+            under(spec.label, bound, _counted(_again(plans[spec.label], spec, by_label, findings)))
+            for spec in later
+        ]
+    )
+    findings.update({spec.label: finding for spec, finding in zip(later, found, strict=True)})
+    return Findings(flow, {spec.label: findings[spec.label] for spec in specs})
+
+
+def _side_by_side(programs: list[StudyProgram[Finding]]) -> StudyProgram[list[Finding]]:
+    found: list[Finding] = yield from together(programs)  # type: ignore[arg-type, misc]
+    return found
+
+
+def _counted(program: Program[Finding]) -> Program[Finding]:
+    """Run a program and note how many queries it asked."""
+    rounds, sums = 0, None
+    while True:
+        try:
+            queries = next(program) if sums is None else program.send(sums)
+        except StopIteration as stop:
+            return Finding(stop.value.result, stop.value.evaluations, rounds)
+        rounds += 1
+        sums = yield queries
+
+
+def _analysis(plan: Plan, spec: AnalysisSpec) -> Program[Finding]:
+    program = KINDS[spec.kind].program
+    if program is None:
+        raise StudyError(f"analysis `{plan.label}`: a `{spec.kind}` stands on another analysis")
+    result = yield from program(plan, spec)
+    if not isinstance(spec, ModelSpec):
+        return Finding(result)
+    parts: tuple[Part, ...] = ("train", "test") if plan.usable.test else ("train",)
+    outcome = str(spec.outcome)
+    found = yield from together(
+        [evaluate(plan, Rows(part, spec.needed()), outcome, result.model, spec.threshold) for part in parts]
+    )
+    return Finding(result, tuple(one for one in found if one is not None))
+
+
+def _again(
+    plan: Plan, spec: EvaluateSpec, specs: Mapping[str, ModelSpec], findings: Mapping[str, Finding]
+) -> Program[Finding]:
+    fitted: Any = findings[spec.model].result
+    of = specs[spec.model]
+    found = yield from again(plan, spec, Rows(spec.part, of.needed()), str(of.outcome), fitted.model)
+    return Finding(None, (found,))
+
+
+def _plan(study: Study, spec: AnalysisSpec, flow: Flow) -> Plan:
+    """Check rows and hospitals for one analysis and return what its program may know."""
+    usable, privacy = flow.usable[spec.label], study.privacy
+    few = [name for name in spec.required() if flow.hospitals[name] < privacy.min_hospitals]
+    if few:
+        counts = ", ".join(f"`{name}` at {flow.hospitals[name]}" for name in few[:6])
+        raise StudyError(
+            f"analysis `{spec.label}`: observed at too few hospitals: {counts}; "
+            f"`privacy.min_hospitals` is {privacy.min_hospitals}; take {listed(few)} out of the analysis"
+        )
+    if KINDS[spec.kind].is_model and not usable.train:
+        raise StudyError(
+            f"analysis `{spec.label}`: no training row has all of {listed(spec.needed())}; "
+            "see `missing`, `split` and `cohort.where`"
+        )
+    return Plan(spec.label, study.dictionary, privacy.min_hospitals, privacy.min_cell, usable)

@@ -1,0 +1,1 @@
+"""Sealed sums: identities, rosters, epochs, masks, and the grid that makes sums exact."""

@@ -1,0 +1,76 @@
+"""The roster: who takes part in a study, with which keys. Approving signs H(manifest, roster)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from wardround_common.errors import ProtocolError
+from wardround_common.sealing.identity import Identity, verify
+from wardround_common.wire import encode, joined
+
+MEMBER = "wardround member v1"
+APPROVAL = "wardround approval v1"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A hospital's entry: its name and identity, and a masking key made for this study and signed by it."""
+
+    name: str
+    identity: bytes  # Ed25519, 32 bytes
+    masking: bytes  # X25519, 32 bytes
+    signature: bytes
+
+    def verify(self, study: bytes) -> None:
+        """Raise ProtocolError unless the owner signed its masking key for the study of this digest."""
+        if len(self.identity) != 32 or len(self.masking) != 32:
+            raise ProtocolError("a member's key has the wrong length")
+        verify(self.identity, self.signature, MEMBER, study, self.name.encode(), self.masking)
+
+
+def enter(identity: Identity, study: bytes, name: str, masking: bytes) -> Member:
+    """Return the entry of a hospital in the roster of the study of this digest."""
+    signature = identity.sign(MEMBER, study, name.encode(), masking)
+    return Member(name, identity.public, masking, signature)
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The members, sorted by name. ``study`` is the manifest's SHA-256."""
+
+    study: bytes
+    members: tuple[Member, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members' names, in order."""
+        return tuple(member.name for member in self.members)
+
+    def member(self, name: str) -> Member:
+        """Return an entry by name. ProtocolError if there is none."""
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise ProtocolError("a name that is not in the roster")
+
+    @cached_property
+    def digest(self) -> bytes:
+        """H(manifest, roster): what approvals sign and what everything later is bound to."""
+        return hashlib.sha256(joined(b"wardround study and roster v1", self.study, encode(self))).digest()
+
+    def verify(self) -> None:
+        """Raise ProtocolError unless names and keys are unique, in order, and all signed by their owners."""
+        if list(self.names) != sorted(set(self.names)):
+            raise ProtocolError("the roster's names are not unique and sorted")
+        for keys in ([m.identity for m in self.members], [m.masking for m in self.members]):
+            if len(set(keys)) != len(keys):
+                raise ProtocolError("two members of the roster share a key")
+        for member in self.members:
+            member.verify(self.study)
+
+
+def approve(identity: Identity, roster: Roster) -> bytes:
+    """Return a hospital's signature under study and roster."""
+    return identity.sign(APPROVAL, roster.digest)

@@ -1,0 +1,308 @@
+"""The study file: who asks what of which variables, under which protection.
+
+Everything that is not said gets its default here, and all of it is written into the results. The
+manifest that hospitals sign is the canonical JSON (RFC 8785) of the whole, defaults included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import rfc8785
+import yaml
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from wardround_common.analyses import CATALOGUE
+from wardround_common.analysis import AnalysisSpec, ModelSpec, Strict
+from wardround_common.dictionary import Dictionary, Variable, check_name
+from wardround_common.errors import StudyError, did_you_mean, listed
+from wardround_common.predicate import check_predicate
+
+MOST_BYTES = 4 << 20
+KINDS = {analysis.kind: analysis for analysis in CATALOGUE}
+
+
+class CohortSpec(Strict):
+    """Who is in: an SQL predicate over the dictionary's variables, in an allow-listed subset of SQL."""
+
+    where: str | None = None
+
+
+class SeedSplit(Strict):
+    """Held-out rows drawn by row key."""
+
+    test: Annotated[float, Field(gt=0, lt=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class ColumnSplit(Strict):
+    """Held-out rows named by a column of the table: those whose cell reads ``test``."""
+
+    column: str
+    test: str = "test"
+
+    @field_validator("test", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _which_split(value: Any) -> str:
+    by_column = "column" in value if isinstance(value, dict) else isinstance(value, ColumnSplit)
+    return "ColumnSplit" if by_column else "SeedSplit"
+
+
+Split = Annotated[
+    Annotated[SeedSplit, Tag("SeedSplit")] | Annotated[ColumnSplit, Tag("ColumnSplit")],
+    Discriminator(_which_split),
+]
+
+
+class Privacy(Strict):
+    """Floors that every hospital enforces; its own policy may only raise them."""
+
+    min_hospitals: Annotated[int, Field(ge=2, le=10_000)] = 3
+    min_rows: Annotated[int, Field(ge=1)] = 10
+    min_cell: Annotated[int, Field(ge=1)] = 11
+    plan: Literal["verified", "trusted"] = "verified"
+    differential_privacy: None = None
+
+
+class Study(Strict):
+    """A study, checked: names exist, hyperparameters are in range, nothing is left unread."""
+
+    wardround: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    title: str | None = None
+    variables: dict[str, Variable]
+    outcome: str | None = None
+    predictors: tuple[str, ...] = ()
+    cohort: CohortSpec = CohortSpec()
+    rows: Literal["one_per_person", "many"] = "one_per_person"
+    ids: Literal["hospital", "shared"] = "hospital"
+    max_rows: Annotated[int, Field(ge=1, le=2**31)] = 10_000_000
+    out_of_range: Literal["missing", "drop", "refuse"] = "missing"
+    missing: Literal["impute", "drop"] = "impute"
+    split: Split | None = None
+    analyses: tuple[AnalysisSpec, ...]
+    privacy: Privacy = Privacy()
+
+    @field_validator("variables")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not value:
+            raise ValueError("a study needs at least one variable")
+        for name in value:
+            check_name(name)
+        return value
+
+    @field_validator("analyses", mode="before")
+    @classmethod
+    def _by_kind(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or not value:
+            raise ValueError("a list of analyses, each as {kind: ...}")
+        return tuple(_analysis(i, item) for i, item in enumerate(value))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherited(cls, data: Any) -> Any:
+        """Write down what an analysis takes from the study, so that the manifest says it."""
+        if not isinstance(data, dict) or not isinstance(data.get("variables"), dict):
+            return data
+        data = dict(data)
+        outcome = data.get("outcome")
+        if data.get("predictors") is None:
+            data["predictors"] = [name for name in data["variables"] if name != outcome]
+        return data
+
+    @model_validator(mode="after")
+    def _whole(self) -> Study:
+        known = Dictionary(self.variables)
+        _outcome(known, "outcome", self.outcome)
+        _predictors(known, "predictors", self.predictors, self.outcome)
+        analyses = tuple(
+            _resolve(self, known, f"analyses[{i}]", spec) for i, spec in enumerate(self.analyses)
+        )
+        names = [spec.label for spec in analyses]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise ValueError(f"analyses[{i}].name: `{name}` stands there twice; give each its own `name`")
+            model = getattr(analyses[i], "model", None)
+            if model is not None and model not in [s.label for s in analyses if KINDS[s.kind].is_model]:
+                raise ValueError(f"analyses[{i}].model: `{model}` is no model of this study")
+        if self.cohort.where is not None:
+            try:
+                check_predicate(self.cohort.where, known)
+            except StudyError as error:
+                raise ValueError(f"cohort.where: {error}") from None
+        object.__setattr__(self, "analyses", analyses)
+        return self
+
+    @property
+    def dictionary(self) -> Dictionary:
+        """The variables as a mapping with typed access."""
+        return Dictionary(self.variables)
+
+    def manifest(self) -> bytes:
+        """Return the study as canonical JSON (RFC 8785): what is hashed and signed."""
+        return rfc8785.dumps(self.model_dump(mode="json", serialize_as_any=True))
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the manifest, 32 bytes."""
+        return hashlib.sha256(self.manifest()).digest()
+
+
+def _analysis(index: int, item: Any) -> AnalysisSpec:
+    if isinstance(item, AnalysisSpec):
+        return item
+    where = f"analyses[{index}]"
+    if not isinstance(item, dict) or not isinstance(item.get("kind"), str):
+        raise ValueError(f"{where}: an analysis is written as {{kind: ...}}, one of {listed(KINDS)}")
+    kind = item["kind"]
+    if kind not in KINDS:
+        raise ValueError(
+            f"{where}.kind: `{kind}` is no analysis{did_you_mean(kind, KINDS)}; there are {listed(KINDS)}"
+        )
+    try:
+        return KINDS[kind].spec.model_validate(item)
+    except ValidationError as error:
+        raise ValueError(_first(error, where, set(KINDS[kind].spec.model_fields))) from None
+
+
+def _outcome(known: Dictionary, where: str, outcome: str | None) -> None:
+    if outcome is not None and outcome not in known:
+        raise ValueError(f"{where}: `{outcome}` is not in `variables`{did_you_mean(outcome, known)}")
+
+
+def _predictors(known: Dictionary, where: str, terms: tuple[str, ...], outcome: str | None) -> None:
+    for i, term in enumerate(terms):
+        for name in term.split(":"):
+            if name not in known:
+                raise ValueError(f"{where}[{i}]: `{name}` is not in `variables`{did_you_mean(name, known)}")
+            if name == outcome:
+                raise ValueError(f"{where}[{i}]: `{name}` is the outcome")
+        if len(set(term.split(":"))) != len(term.split(":")):
+            raise ValueError(f"{where}[{i}]: `{term}` multiplies a variable with itself")
+        if sorted(term.split(":")) in [sorted(other.split(":")) for other in terms[:i]]:
+            raise ValueError(f"{where}[{i}]: `{term}` stands there twice")
+
+
+def _resolve(study: Study, known: Dictionary, where: str, spec: AnalysisSpec) -> AnalysisSpec:
+    """Fill what an analysis inherits, and check its variables by the rules of its kind."""
+    if isinstance(spec, ModelSpec):
+        outcome = spec.outcome if spec.outcome is not None else study.outcome
+        predictors = spec.predictors
+        if predictors is None:
+            predictors = tuple(t for t in study.predictors if outcome not in t.split(":"))
+        _outcome(known, f"{where}.outcome", outcome)
+        _predictors(known, f"{where}.predictors", predictors, outcome)
+        missing = spec.missing if spec.missing is not None else study.missing
+        spec = spec.model_copy(update={"outcome": outcome, "predictors": predictors, "missing": missing})
+    try:
+        spec.check(known)
+    except ValueError as error:
+        raise ValueError(f"{where}.{error}") from None
+    return spec
+
+
+_UNSAID = ("SeedSplit", "ColumnSplit", "number", "category")  # what pydantic adds to a path for a union
+
+
+def _first(error: ValidationError, where: str, known: set[str]) -> str:
+    """Say the first fault of a validation in one line: the key's path, then what to do.
+
+    Unknown keys come first, since a misspelt key is also a missing one.
+    """
+    faults = error.errors(include_url=False, include_input=False)
+    fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
+    path = where
+    for part in fault["loc"]:
+        if part not in _UNSAID:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    path = path.lstrip(".")
+    text = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        text = f"unknown key{did_you_mean(str(fault['loc'][-1]), known)}"
+    elif fault["type"] == "missing":
+        text = "this key is required"
+    elif fault["type"] == "value_error" and (not path or text.startswith(("analyses[", "predictors["))):
+        return text  # a check over the whole study says the path itself
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"{path}: {text}{more}"
+
+
+_KEYS = {
+    *Study.model_fields,
+    *Privacy.model_fields,
+    *CohortSpec.model_fields,
+    *SeedSplit.model_fields,
+    *ColumnSplit.model_fields,
+    "kind",
+    "unit",
+    "range",
+    "levels",
+    "label",
+}
+
+
+def parse_study(data: Any, source: str = "study") -> Study:
+    """Check a study that was read from YAML or built in Python. StudyError names the key at fault."""
+    if isinstance(data, Study):
+        return data
+    if not isinstance(data, dict):
+        raise StudyError(f"{source}: a study file is a mapping of keys; the first is `wardround: 1`")
+    if "wardround" not in data:
+        raise StudyError(f"{source}: `wardround: 1` is missing; is this a study file?")
+    try:
+        return Study.model_validate(data)
+    except ValidationError as error:
+        raise StudyError(f"{source}: {_first(error, '', _KEYS)}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases (a small file could unfold into a huge one) and without doubled keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key `{str(key.value)[:64]}` stands there twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_study(path: str | Path) -> Study:
+    """Read and check a study file. StudyError says what is wrong, with the line or the key."""
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise StudyError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(raw) > MOST_BYTES:
+        raise StudyError(f"{path}: larger than {MOST_BYTES >> 20} MiB; is this a study file?")
+    try:
+        data = yaml.load(raw.decode("utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except RecursionError:
+        raise StudyError(f"{path}: nested too deeply") from None
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise StudyError(f"{path}{line}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise StudyError(f"{path}: not readable as YAML ({first})") from None
+    return parse_study(data, str(path))

@@ -1,0 +1,1 @@
+"""The coordinator's side: conducts studies over Flower and publishes what they found."""

@@ -1,0 +1,31 @@
+"""The coordinator's Flower app: one study, conducted over whatever Grid Flower gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from wardround_common.plan import Findings, study_program
+from wardround_common.study import Study
+from wardround_server.conductor import Observer, conduct
+from wardround_server.federation import form
+from wardround_server.transcript import Transcript
+
+
+def server_app(
+    study: Study, transcript: Transcript, deliver: Callable[[Findings], None], observe: Observer
+) -> ServerApp:
+    """Return an app whose run conducts ``study`` and hands over its findings.
+
+    The study, not Flower's run configuration, decides: a run configuration can be overridden per run.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:  # noqa: ARG001 (Flower's signature)
+        members = form(grid, study, transcript)
+        deliver(conduct(study_program(study), study.dictionary, transcript, members, observe))
+
+    return app

@@ -1,0 +1,107 @@
+"""`wardround simulate` and `wardround coordinator`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from wardround_common.errors import StudyError, WardroundError
+from wardround_common.plan import study_program
+from wardround_common.study import parse_study, read_study
+from wardround_server import show
+from wardround_server.conductor import conduct
+from wardround_server.publish import publish, to_json, write_file
+from wardround_server.shipped import study_file, tables
+from wardround_server.simulation import simulate
+from wardround_server.transcript import read_transcript
+
+coordinator = typer.Typer(help="What the one who runs studies does.", no_args_is_help=True)
+
+
+def named_files(data: list[str]) -> dict[str, Path]:
+    """Return the tables of `--data NAME=FILE` by name. StudyError for another form or a name twice."""
+    found: dict[str, Path] = {}
+    for one in data:
+        name, equals, file = one.partition("=")
+        name = name.strip()
+        if not equals or not name or not file or not name.isprintable() or len(name) > 64:
+            raise StudyError(f"--data {one}: write NAME=FILE, as in --data cleveland=cleveland.csv")
+        if name in found:
+            raise StudyError(f"--data {one}: the name `{name}` is given twice")
+        found[name] = Path(file)
+    return found
+
+
+def simulate_command(
+    study: Annotated[
+        str, typer.Argument(help="A study file, or a shipped study: heart-disease, flamby-heart.")
+    ],
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="NAME=FILE", help="A hospital and its CSV or Parquet file."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write results.json; else wardround-NAME.")
+    ] = None,
+    transcript: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep every opened sum in this confidential file; an unfinished study goes on from it."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Run a study over one table per hospital, all in this process.
+
+    Every hospital's real node code runs; only masked sums pass between them.
+
+    Examples:
+      wardround simulate flamby-heart
+
+      wardround simulate study.yaml --data north=north.csv --data south=south.parquet --data east=east.csv
+    """
+    checked = read_study(study_file(study))
+    files = named_files(data or []) or tables(study)
+    if not files:
+        raise StudyError(f"{study}: give each hospital's table with --data NAME=FILE")
+    with show.progress(checked.name, quiet or as_json) as observe:
+        result = simulate(checked, files, transcript=transcript, observe=observe)
+    folder = out or Path(f"wardround-{checked.name}")
+    result.write(folder)
+    for note in result.notes:
+        sys.stderr.write(f"note: {note}\n")
+    if as_json:
+        sys.stdout.write(to_json(result.results))
+        return
+    console = Console()
+    show.results(console, result.results)
+    console.print(f"Results: {folder / 'results.json'}", soft_wrap=True)
+
+
+@coordinator.command()
+def replay(
+    transcript: Annotated[Path, typer.Argument(help="A transcript, as simulate --transcript keeps one.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the results there instead of printing them.")
+    ] = None,
+) -> None:
+    """Re-derive a study's results from its transcript alone; asks no hospital.
+
+    Example: wardround coordinator replay study.transcript
+    """
+    recorded = read_transcript(transcript)
+    opening = recorded.opening
+    if opening is None or not recorded.epochs:
+        raise WardroundError(f"{transcript}: the study stopped before its first sum")
+    study = parse_study(opening.study(), str(transcript))
+    findings = conduct(study_program(study), study.dictionary, recorded, None)
+    text = to_json(publish(study, recorded.epochs[-1].epoch.hospitals, findings, {}))
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_file(out, text)

@@ -1,0 +1,144 @@
+"""`wardround demo`: four real hospitals, one command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from wardround_client.gate import read_policy
+from wardround_client.reader import read
+from wardround_client.sources import open_table
+from wardround_client.store import NodeStore
+from wardround_common.errors import WardroundError
+from wardround_common.sealing.identity import Identity
+from wardround_common.study import Study, read_study
+from wardround_server import show
+from wardround_server.publish import to_json, write_file
+from wardround_server.shipped import study_file, tables
+from wardround_server.simulation import Hospital, StudyResult, run, study_key
+from wardround_server.transcript import Transcript
+
+NAME = "heart-disease"
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Where the hospitals' homes and the results are put.")] = Path(
+        "wardround-demo"
+    ),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the results and the comparison as JSON.")
+    ] = False,
+) -> None:
+    """Let four hospitals of the UCI Heart Disease data learn a shared logistic model, no row leaving any.
+
+    Each has a home of its own with its table, policy, keys and database. Beside the federated model
+    stand the pooled one, which only a demo can fit, and what each hospital would reach alone.
+
+    Example: wardround demo --out /tmp/demo
+    """
+    study = read_study(study_file(NAME))
+    console = Console(file=sys.stderr)
+    if not as_json:
+        console.print(f"[bold]{study.title}[/bold]: four hospitals, one study, no row leaves a hospital")
+    with show.progress("demo", as_json) as observe:
+        hospitals = [_home(out / "hospitals" / name, file) for name, file in tables(NAME).items()]
+        result = run(study, hospitals, Transcript(), observe)
+        result.write(out)
+        write_file(out / "study.yaml", study_file(NAME).read_text("utf-8"))
+        compared = _compare(study, hospitals, result)
+        released = {one.name: sum(charge.numbers for charge in one.store.ledger()) for one in hospitals}
+        for one in hospitals:
+            one.store.close()
+    shown = {**result.results, "comparison": {**compared, "numbers_released_masked": released}}
+    write_file(out / "comparison.json", to_json(shown["comparison"]))
+    if as_json:
+        sys.stdout.write(to_json(shown))
+        return
+    show.results(Console(), result.results)
+    Console().print(_table(compared))
+    furthest = compared["furthest_coefficient"]
+    Console().print(
+        f"Federated and pooled coefficients differ by {furthest:.1e} at most. Each hospital sent "
+        f"{max(released.values()):,} numbers, all masked: only their sums can be read.\n"
+        f"Results: {out / 'results.json'}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _home(home: Path, file: Path) -> Hospital:
+    """Make a hospital's home on first use, or take it up again."""
+    try:
+        (home / "keys").mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copyfile(file, home / "table.csv")
+        if not (home / "policy.toml").exists():
+            shutil.copyfile(file.parent.parent / "policy.toml", home / "policy.toml")
+        identity = _identity(home / "keys" / "identity.pem")
+    except OSError as error:
+        raise WardroundError(
+            f"{home}: cannot be written ({error.strerror}); make room, or choose another folder with `--out`"
+        ) from None
+    return Hospital(
+        home.name,
+        open_table(home / "table.csv"),
+        identity,
+        read_policy(home / "policy.toml"),
+        NodeStore(home / "node.db"),
+    )
+
+
+def _identity(path: Path) -> Identity:
+    """Load a hospital's key, or make it in a file that only its owner can read, whole or not at all."""
+    if path.exists():
+        return Identity.from_pem(path.read_bytes())
+    identity = Identity.generate()
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(identity.to_pem())
+    fresh.rename(path)
+    return identity
+
+
+def _compare(study: Study, hospitals: list[Hospital], result: StudyResult) -> dict[str, Any]:
+    # scikit-learn is slow to import, and only the demo's comparison needs it
+    from wardround_server.demo.compare import compare
+
+    cohorts = {one.name: read(one.table, study, one.name, study_key(study)).cohort for one in hospitals}
+    found = result["logistic"]
+    federated = {
+        term: one["value"] for term, one in found["coefficients"].items() if one["value"] is not None
+    }
+    ridge = next(float(getattr(spec, "ridge")) for spec in study.analyses if spec.kind == "logistic")  # noqa: B009
+    compared = compare(cohorts, str(study.outcome), ridge, study.privacy.min_cell, federated)
+    test = found["metrics"]["test"]
+    scores = {
+        "federated": {"rows": found["n"], "auc": test["auc"], "accuracy": test["accuracy"]},
+        "pooled (scikit-learn)": vars(compared.pooled),
+        **{f"{name} alone": vars(score) for name, score in compared.local.items()},
+    }
+    return {"test_rows": test["n"], "furthest_coefficient": compared.furthest, "scores": scores}
+
+
+def _table(compared: dict[str, Any]) -> Table:
+    table = Table(
+        title=f"On the same {compared['test_rows']} held-out patients of all hospitals", title_justify="left"
+    )
+    table.add_column("learned from")
+    for column in ("training rows", "AUC", "accuracy"):
+        table.add_column(column, justify="right")
+    for name, score in compared["scores"].items():
+        nothing = "one outcome only" if score["auc"] is None else f"{score['auc']:.3f}"
+        accuracy = "" if score["accuracy"] is None else f"{score['accuracy']:.3f}"
+        table.add_row(
+            name, str(score["rows"]), nothing, accuracy, style="bold" if name == "federated" else None
+        )
+    return table

@@ -1,0 +1,176 @@
+"""The coordinator's side of a study's hospitals: roster, epoch, and the opening of sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from wardround_common.analyses.flow import LABEL
+from wardround_common.errors import ProtocolError, StudyError
+from wardround_common.messages import (
+    MESSAGES,
+    Answers,
+    Approval,
+    Entry,
+    EpochProposal,
+    EpochSignature,
+    Invitation,
+    Question,
+    Questions,
+    Refusal,
+    RosterProposal,
+)
+from wardround_common.sealing.epoch import Epoch, Membership, verify_signatures
+from wardround_common.sealing.identity import verify
+from wardround_common.sealing.mask import open_masks
+from wardround_common.sealing.roster import APPROVAL, Roster
+from wardround_common.study import Study
+from wardround_common.typing import Ints, Words
+from wardround_common.wire import encode
+from wardround_server.grid import exchange
+from wardround_server.transcript import EpochRecord, Opening, Transcript
+
+T = TypeVar("T")
+
+
+class Federation:
+    """The members of one study on a Grid, after ``form`` gathered them."""
+
+    def __init__(self, grid: Grid, roster: Roster, nodes: Mapping[str, int]) -> None:
+        self._grid, self._roster, self._nodes = grid, roster, nodes
+        self._signatures: tuple[bytes, ...] = ()
+        self._epoch: Epoch | None = None
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch that computes now. ProtocolError before there is one."""
+        if self._epoch is None:
+            raise ProtocolError("no epoch was signed yet")
+        return self._epoch
+
+    def begin_epoch(self, epoch: Epoch) -> tuple[bytes, ...]:
+        """Have every hospital of the epoch sign it; return the signatures in order."""
+        replies = _talk(self._grid, "epoch", self._to(epoch.hospitals, EpochProposal(epoch)), EpochSignature)
+        signatures = {name: replies[self._nodes[name]].signature for name in epoch.hospitals}
+        verify_signatures(epoch, self._roster, signatures)
+        self._epoch, self._signatures = epoch, tuple(signatures[name] for name in epoch.hospitals)
+        return self._signatures
+
+    def ask(self, questions: Sequence[Question]) -> list[Ints]:
+        """Ask each hospital the questions of its analyses, in one message; return the opened sums."""
+        taking_part = [self.epoch.of(question.analysis) for question in questions]
+        bodies, encoded = {}, {}
+        for name in self.epoch.hospitals:
+            own = tuple(i for i, names in enumerate(taking_part) if name in names)
+            if own and own not in encoded:
+                asked = tuple(questions[i] for i in own)
+                encoded[own] = encode(
+                    Questions(self._roster.digest, self.epoch.digest, self._signatures, asked)
+                )
+            if own:
+                bodies[self._nodes[name]] = encoded[own]
+        replies = _talk(self._grid, "ask", bodies, Answers)
+        vectors: dict[tuple[str, int], list[Words]] = {}
+        for reply in replies.values():
+            for answer in reply.answers:
+                vectors.setdefault((answer.analysis, answer.index), []).append(_vector(answer.sealed))
+        sums = []
+        for question, names in zip(questions, taking_part, strict=True):
+            sealed = vectors.get((question.analysis, question.index), [])
+            if len(sealed) != len(names) or len({len(vector) for vector in sealed}) != 1:
+                raise ProtocolError(f"`{question.analysis}`: an answer is missing or has another length")
+            sums.append(open_masks(sealed))
+        return sums
+
+    def _to(self, names: Sequence[str], message: object) -> dict[int, bytes]:
+        body = encode(message)
+        return {self._nodes[name]: body for name in names}
+
+
+def form(grid: Grid, study: Study, transcript: Transcript) -> Federation:
+    """Invite every node of the Grid, gather roster, approvals and the first epoch, and record them.
+
+    StudyError where a hospital refuses or too few can take part.
+    """
+    nodes = sorted(grid.get_node_ids())
+    invitation = encode(Invitation(study.manifest()))
+    entries = _talk(grid, "join", dict.fromkeys(nodes, invitation), Entry)
+    by_name = {entry.member.name: node for node, entry in entries.items()}
+    members = sorted((entry.member for entry in entries.values()), key=lambda member: member.name)
+    roster = Roster(study.digest, tuple(members))
+    roster.verify()
+    proposal = encode(RosterProposal(roster))
+    approvals = _talk(grid, "roster", {by_name[name]: proposal for name in roster.names}, Approval)
+    for name in roster.names:
+        verify(roster.member(name).identity, approvals[by_name[name]].signature, APPROVAL, roster.digest)
+    federation = Federation(grid, roster, by_name)
+    labels = [LABEL, *(spec.label for spec in study.analyses)]
+    taking_part = {
+        label: tuple(name for name in roster.names if label in approvals[by_name[name]].analyses)
+        for label in labels
+    }
+    epoch = _next_epoch(study, roster, taking_part, transcript.epochs)
+    if transcript.opening is None:
+        transcript.append(
+            Opening(
+                study.manifest(), roster, tuple(approvals[by_name[name]].signature for name in roster.names)
+            )
+        )
+    transcript.append(EpochRecord(epoch, federation.begin_epoch(epoch)))
+    return federation
+
+
+def _next_epoch(
+    study: Study, roster: Roster, taking_part: Mapping[str, tuple[str, ...]], before: Sequence[EpochRecord]
+) -> Epoch:
+    privacy = study.privacy
+    for label, names in taking_part.items():
+        if len(names) < privacy.min_hospitals:
+            what = "the study" if label == LABEL else f"analysis `{label}`"
+            raise StudyError(
+                f"{what}: {len(names)} of {len(roster.members)} hospitals have {privacy.min_rows} usable "
+                f"rows or more (`privacy.min_rows`); at least {privacy.min_hospitals} must "
+                "(`privacy.min_hospitals`)"
+            )
+    memberships = tuple(Membership(label, names) for label, names in taking_part.items())
+    number, previous = (before[-1].epoch.number + 1, before[-1].epoch.digest) if before else (1, b"")
+    return Epoch(roster.digest, number, taking_part[LABEL], memberships, previous)
+
+
+def _talk(grid: Grid, action: str, bodies: Mapping[int, bytes], expected: type[T]) -> dict[int, T]:
+    found: dict[int, T] = {}
+    for node, body in exchange(grid, action, bodies).items():
+        reply = MESSAGES.decode(body, object)
+        if isinstance(reply, Refusal):
+            raise StudyError(
+                f"a hospital refuses ({reply.code}); its officer sees why with `wardround hospital`"
+                if reply.code not in _CODES
+                else f"a hospital refuses: {_CODES[reply.code]} ({reply.code})"
+            )
+        if not isinstance(reply, expected):
+            raise ProtocolError(f"a hospital's reply to `{action}` has another type")
+        found[node] = reply
+    if set(found) != set(bodies):
+        raise ProtocolError("a reply comes from another node than was asked")
+    return found
+
+
+_CODES = {
+    "not_approved": "it has not approved this study",
+    "policy": "its policy asks for more protection than the study gives",
+    "min_rows": "it has too few usable rows",
+    "min_hospitals": "too few hospitals take part",
+    "rows_bound": "it has more rows than the study's `max_rows`",
+    "bounds": "a contribution exceeds its bound",
+    "protocol": "it could not accept the message",
+    "not_in_study": "the approved study does not ask this",
+}
+
+
+def _vector(sealed: bytes) -> Words:
+    if len(sealed) % 8:
+        raise ProtocolError("an answer is not a vector of 64-bit words")
+    return np.frombuffer(sealed, "<u8")

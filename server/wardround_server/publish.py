@@ -1,0 +1,106 @@
+"""What becomes public: every figure of results.json passes here, under one set of small-cell rules.
+
+A count above zero and below ``min_cell`` (11 by default, the rule of the US Centers for Medicare and
+Medicaid Services) is not shown, and where its row's total would give it away the next smallest count
+goes too. A tabulated count needs two contributing hospitals. Three states are told apart: a value, a
+null (suppressed), and ``"state": "refused"``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from wardround_common.analyses.evaluate import published_all
+from wardround_common.errors import WardroundError
+from wardround_common.models import LogisticModel
+from wardround_common.plan import Finding, Findings
+from wardround_common.study import Study
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The small-cell rules; see ``wardround_common.analysis.SmallCells``."""
+
+    min_cell: int
+
+    def count(self, count: int) -> int | None:
+        """Return the count, or None where 0 < count < min_cell."""
+        return None if 0 < count < self.min_cell else count
+
+    def counts(self, counts: Sequence[int], hospitals: Sequence[int] | None = None) -> list[int | None]:
+        """Return a row of counts with known total; small ones, and a lone one's neighbour, as None."""
+        found = list(hospitals) if hospitals is not None else [2] * len(counts)
+        shown = [
+            None if n < 2 and count else self.count(count) for count, n in zip(counts, found, strict=True)
+        ]
+        if shown.count(None) == 1:
+            rest = [(count, i) for i, count in enumerate(counts) if shown[i]]
+            if rest:
+                shown[min(rest)[1]] = None
+        return shown
+
+
+def publish(
+    study: Study, hospitals: Sequence[str], findings: Findings, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return results.json as an object: all that the study may tell, with its defaults and version."""
+    rules = Rules(study.privacy.min_cell)
+    return {
+        "study": study.name,
+        "title": study.title,
+        "wardround": version("wardround"),
+        "study_sha256": study.digest.hex(),
+        "rows": findings.flow.rows,
+        "hospitals": list(hospitals),
+        "flow": findings.flow.published(rules),
+        "analyses": {
+            label: _analysis(rules, label, finding, seconds) for label, finding in findings.analyses.items()
+        },
+        "manifest": json.loads(study.manifest()),
+    }
+
+
+def _analysis(rules: Rules, label: str, finding: Finding, seconds: Mapping[str, float]) -> dict[str, Any]:
+    shown = {} if finding.result is None else finding.result.published(rules)
+    if finding.evaluations:
+        shown["metrics"] = published_all(rules, finding.evaluations)
+    return {**shown, "rounds": finding.rounds, "seconds": round(seconds.get(label, 0.0), 3)}
+
+
+def models(findings: Findings) -> dict[str, LogisticModel]:
+    """Return the fitted models by analysis."""
+    found = {label: getattr(one.result, "model", None) for label, one in findings.analyses.items()}
+    return {label: model for label, model in found.items() if isinstance(model, LogisticModel)}
+
+
+def to_json(value: Any) -> str:
+    """Return readable JSON; floats keep all their digits."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file whole or not at all. WardroundError names it and says what to do."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise WardroundError(
+            f"{path}: cannot be written ({error.strerror}); make room, or choose another folder with `--out`"
+        ) from None

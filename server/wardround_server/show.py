@@ -1,0 +1,104 @@
+"""Progress and results on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from wardround_server.conductor import Observer
+from wardround_server.conductor import Progress as Step
+
+
+@contextmanager
+def progress(title: str, quiet: bool) -> Iterator[Observer]:
+    """Show a study's steps on stderr while they are asked; yields what the conductor tells them to."""
+    if quiet:
+        yield lambda step: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(f"{title}: reading the tables")
+
+        def observe(step: Step) -> None:
+            asked = ", ".join(sorted({kind for _, kind in step.kinds}))
+            bar.update(task, description=f"{title}: round {step.step + 1} opened ({asked})")
+
+        yield observe
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a figure for a table; a null is a suppressed one."""
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def coefficients(label: str, found: dict[str, Any]) -> Table:
+    """Return a model's coefficients as a table."""
+    table = Table(
+        title=f"{label}: coefficients in the variables' own units, {found['n']} rows", title_justify="left"
+    )
+    table.add_column("term")
+    for column in ("value", "se", "p", "95 % low", "high"):
+        table.add_column(column, justify="right")
+    for term, one in found["coefficients"].items():
+        p = "–" if one["p"] is None else "<.001" if one["p"] < 0.001 else f"{one['p']:.3f}"
+        table.add_row(
+            term, number(one["value"]), number(one["se"], 3), p, number(one["low"]), number(one["high"])
+        )
+    return table
+
+
+def metrics(label: str, found: dict[str, Any]) -> Table:
+    """Return a model's metrics by part of the rows as a table."""
+    table = Table(title=f"{label}: metrics", title_justify="left")
+    table.add_column("rows")
+    names = ("n", "auc", "accuracy", "brier", "sensitivity", "specificity", "calibration_slope")
+    for name in names:
+        table.add_column(name.removeprefix("calibration_"), justify="right")
+    for part, one in found.items():
+        table.add_row(part, *(number(one.get(name), 6 if name == "n" else 4) for name in names))
+    return table
+
+
+def summary(label: str, found: dict[str, Any]) -> Table:
+    """Return Table 1: each variable in a line."""
+    table = Table(
+        title=f"{label}: {found['n']} rows (– is a count below min_cell, or its neighbour)",
+        title_justify="left",
+    )
+    for column in ("variable", "n", "missing", "mean", "sd", r"median \[quartiles] or rows by level"):
+        table.add_column(column, justify="left" if column[0] in "vm" and column != "missing" else "right")
+    for name, one in found["variables"].items():
+        if one.get("state") == "refused":
+            table.add_row(name, "refused", "", "", "", one["why"])
+        elif one["kind"] == "category":
+            levels = ", ".join(f"{level}: {number(n, 6)}" for level, n in one["levels"].items())
+            table.add_row(name, "", number(one["missing"], 6), "", "", levels)
+        else:
+            q = one["quantiles"]
+            spread = f"{number(q.get('0.5'))} \\[{number(q.get('0.25'))}, {number(q.get('0.75'))}]"
+            table.add_row(
+                name,
+                number(one["n"], 6),
+                number(one["missing"], 6),
+                number(one["mean"]),
+                number(one["sd"]),
+                spread,
+            )
+    return table
+
+
+def results(console: Console, shown: dict[str, Any]) -> None:
+    """Print every analysis of a study."""
+    for label, found in shown["analyses"].items():
+        if "variables" in found:
+            console.print(summary(label, found))
+        if "coefficients" in found:
+            console.print(coefficients(label, found))
+        if "metrics" in found:
+            console.print(metrics(label, found["metrics"]))

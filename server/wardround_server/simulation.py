@@ -1,0 +1,168 @@
+"""A federation in one process: every hospital's real node code, on tables that one machine holds.
+
+For tests, teaching and planning a study. The tables' holder plays all hospitals at once; what passes
+between them and the coordinator is what would pass over a network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
+
+from wardround_client.app import Node, client_app
+from wardround_client.gate import Policy
+from wardround_client.reader import read
+from wardround_client.session import Session
+from wardround_client.sources import Table, of_frame, open_table
+from wardround_client.store import NodeStore
+from wardround_common.errors import DataError, StudyError, WardroundError, did_you_mean, listed
+from wardround_common.plan import Findings
+from wardround_common.sealing.identity import Identity
+from wardround_common.study import Study, parse_study, read_study
+from wardround_server.app import server_app
+from wardround_server.conductor import Observer, Progress
+from wardround_server.grid import LocalGrid
+from wardround_server.publish import models, publish, to_json, write_file
+from wardround_server.transcript import Transcript
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """What a simulated hospital has. ``policy`` None: one that asks just what the study promises."""
+
+    name: str
+    table: Table
+    identity: Identity = field(default_factory=Identity.generate)
+    policy: Policy | None = None
+    store: NodeStore = field(default_factory=NodeStore)
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study. ``results`` is what results.json holds; ``notes`` what a person should know."""
+
+    study: Study
+    results: dict[str, Any]
+    findings: Findings
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, analysis: str) -> Any:
+        """Return one analysis's part of the results."""
+        return self.results["analyses"][analysis]
+
+    def write(self, folder: Path) -> None:
+        """Write results.json and one JSON file per model. WardroundError if the disk is full."""
+        write_file(folder / "results.json", to_json(self.results))
+        for label, model in models(self.findings).items():
+            write_file(folder / "model" / f"{label}.json", to_json(model.described()))
+
+
+def simulate(
+    study: Study | Mapping[str, Any] | str | Path,
+    tables: Mapping[str, pd.DataFrame | str | Path],
+    *,
+    transcript: Path | None = None,
+    observe: Observer = lambda progress: None,
+) -> StudyResult:
+    """Run a study over one table per hospital, by name: a data frame, or a CSV or Parquet file.
+
+    ``transcript``: a file to keep the opened sums in; a study that finds its own there goes on from it.
+    Raises WardroundError (StudyError, DataError, FitError ...) with a message for a person.
+    """
+    checked = read_study(study) if isinstance(study, (str, Path)) else parse_study(study)
+    if not tables:
+        raise StudyError("no tables were given; a study needs one per hospital")
+    hospitals = []
+    try:
+        for name, source in tables.items():
+            table = open_table(Path(source)) if isinstance(source, (str, Path)) else of_frame(source, name)
+            hospitals.append(Hospital(name, table))
+        return run(checked, hospitals, Transcript(transcript), observe)
+    finally:
+        for hospital in hospitals:
+            hospital.store.close()
+
+
+def run(study: Study, hospitals: list[Hospital], transcript: Transcript, observe: Observer) -> StudyResult:
+    """Approve the study at every hospital, conduct it, and publish what it found."""
+    needed = study.privacy.min_hospitals
+    if len(hospitals) < needed:
+        raise StudyError(
+            f"{len(hospitals)} hospitals were given; the study asks for {needed} at least "
+            "(`privacy.min_hospitals`)"
+        )
+    opening = transcript.opening
+    if opening is not None and opening.manifest != study.manifest():
+        raise WardroundError(
+            "the transcript is of another study, or of another version of it; choose another file"
+        )
+    nodes, notes = _approve(study, hospitals)
+    grid = LocalGrid({i + 1: _factory(node) for i, node in enumerate(nodes)})
+    clock = _Clock(observe)
+    delivered: list[Findings] = []
+    try:
+        app = server_app(study, transcript, delivered.append, clock)
+        app(grid, Context(1, 0, {}, RecordDict(), {}))
+    finally:
+        grid.close()
+    names = transcript.epochs[-1].epoch.hospitals
+    return StudyResult(study, publish(study, names, delivered[0], clock.seconds), delivered[0], notes)
+
+
+def _approve(study: Study, hospitals: list[Hospital]) -> tuple[list[Node], tuple[str, ...]]:
+    """Read each hospital's cohort and open its session; what no table has is an error, the rest a note."""
+    nodes, absent, notes = [], [], []
+    for hospital in hospitals:
+        reading = read(hospital.table, study, hospital.name, study_key(study))
+        absent.append(set(reading.absent))
+        if reading.absent:
+            notes.append(
+                f"{hospital.table.label} has no column for {listed(reading.absent)}: read as missing"
+            )
+        node = Node(hospital.store)
+        policy = hospital.policy or Policy.of(study)
+        node.open(Session(hospital.name, hospital.identity, policy, hospital.store, study, reading.cohort))
+        nodes.append(node)
+    nowhere = [name for name in study.variables if all(name in names for names in absent)]
+    if nowhere:
+        columns = [column for hospital in hospitals for column in hospital.table.columns]
+        wanted = study.variables[nowhere[0]].column or nowhere[0]
+        raise DataError(
+            f"variables.{nowhere[0]}: no file has a column `{wanted}`{did_you_mean(wanted, columns)}; "
+            f"files: {listed(h.table.label for h in hospitals)}"
+        )
+    return nodes, tuple(notes)
+
+
+def _factory(node: Node) -> Callable[[], ClientApp]:
+    return lambda: client_app(node)
+
+
+def study_key(study: Study) -> bytes:
+    """Return the key of the study's row keys, 32 bytes: the same at every hospital, and for every version."""
+    return hashlib.sha256(b"wardround row keys v1 " + study.name.encode()).digest()
+
+
+class _Clock:
+    """Passes progress on and adds up each analysis's share of the time."""
+
+    def __init__(self, observe: Observer) -> None:
+        self._observe, self._last = observe, time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.perf_counter()
+        for analysis in {analysis for analysis, _ in progress.kinds}:
+            self.seconds[analysis] = self.seconds.get(analysis, 0.0) + now - self._last
+        self._last = now
+        self._observe(progress)

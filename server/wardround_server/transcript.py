@@ -1,0 +1,173 @@
+"""The transcript: every opened sum of a study, in order. The list of sums is the checkpoint.
+
+A file of records, each `length (4 bytes) | canonical encoding | SHA-256 of (head before, encoding)`, so a
+record cannot be changed without changing every head after it. A record is synced before the next query
+is asked; one that was cut off by a crash is dropped when the file is opened again. It holds sums with
+small cells and is therefore confidential: mode 0600, never published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wardround_common.errors import ProtocolError, WardroundError
+from wardround_common.sealing.epoch import Epoch, Membership
+from wardround_common.sealing.roster import Member, Roster
+from wardround_common.typing import Ints
+from wardround_common.wire import Registry, encode
+
+MOST_RECORD = 1 << 30
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The first record: the study's manifest and who takes part, with their approvals."""
+
+    manifest: bytes
+    roster: Roster
+    approvals: tuple[bytes, ...]
+
+    def study(self) -> Any:
+        """Return the manifest as an object. ProtocolError if it is none."""
+        try:
+            return json.loads(self.manifest)
+        except ValueError:
+            raise ProtocolError("the transcript's manifest is not JSON") from None
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """An epoch begins; ``signatures`` in the order of its hospitals."""
+
+    epoch: Epoch
+    signatures: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One query's sum: ``question`` is the SHA-256 of the query's bytes, ``vector`` the layout's int64s."""
+
+    analysis: str
+    index: int
+    question: bytes
+    vector: Ints
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """The sums of one step, under the epoch of this number."""
+
+    epoch: int
+    sums: tuple[Opened, ...]
+
+
+Record = Opening | EpochRecord | StepRecord
+_RECORDS = Registry((Opening, EpochRecord, Opened, StepRecord, Roster, Member, Epoch, Membership))
+
+
+class Transcript:
+    """Append-only records, in a file or, with ``path`` None, in memory."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.records: list[Record] = []
+        self.head = b""
+        self._fd: int | None = None
+        self._path = path
+        if path is not None:
+            try:
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            except OSError as error:
+                raise WardroundError(f"{path}: the transcript cannot be opened ({error.strerror})") from None
+            self._load(path)
+
+    def _load(self, path: Path) -> None:
+        end = 0
+        for record, head, after in _read(path.read_bytes()):
+            self.records.append(record)
+            self.head, end = head, after
+        assert self._fd is not None  # noqa: S101 (set by the only caller)
+        os.truncate(self._fd, end)
+
+    def append(self, record: Record) -> None:
+        """Add a record and sync it. WardroundError, with nothing added, if the disk is full."""
+        data = encode(record)
+        head = hashlib.sha256(self.head + data).digest()
+        if self._fd is not None:
+            start = os.fstat(self._fd).st_size
+            try:
+                _write(self._fd, _LENGTH.pack(len(data)) + data + head)
+                os.fsync(self._fd)
+            except OSError as error:
+                os.truncate(self._fd, start)
+                raise WardroundError(
+                    f"{self._path}: the transcript cannot be written ({error.strerror}); nothing is lost: "
+                    "make room and start the study again"
+                ) from None
+        self.records.append(record)
+        self.head = head
+
+    @property
+    def opening(self) -> Opening | None:
+        """The first record, if there is one yet."""
+        first = self.records[0] if self.records else None
+        return first if isinstance(first, Opening) else None
+
+    @property
+    def epochs(self) -> list[EpochRecord]:
+        """All epochs, in order."""
+        return [record for record in self.records if isinstance(record, EpochRecord)]
+
+    @property
+    def steps(self) -> list[StepRecord]:
+        """All steps, in order."""
+        return [record for record in self.records if isinstance(record, StepRecord)]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _read(data: bytes) -> Iterator[tuple[Any, bytes, int]]:
+    """Yield (record, head, end) of every whole record; stop at one that was cut off."""
+    at, head = 0, b""
+    while len(data) - at >= _LENGTH.size:
+        size = _LENGTH.unpack_from(data, at)[0]
+        start = at + _LENGTH.size
+        if size > MOST_RECORD or len(data) - start < size + 32:
+            return
+        body = data[start : start + size]
+        head = hashlib.sha256(head + body).digest()
+        at = start + size + 32
+        if head != data[start + size : at]:
+            raise ProtocolError("the transcript was changed: a record does not follow from those before it")
+        yield _RECORDS.decode(body, object), head, at
+
+
+def read_transcript(path: Path) -> Transcript:
+    """Read a finished transcript without opening it for writing. WardroundError if it is none."""
+    transcript = Transcript()
+    try:
+        for record, head, _ in _read(path.read_bytes()):
+            transcript.records.append(record)
+            transcript.head = head
+    except OSError as error:
+        raise WardroundError(f"{path}: cannot be read ({error.strerror})") from None
+    if transcript.opening is None:
+        raise WardroundError(f"{path}: this is no transcript")
+    return transcript
