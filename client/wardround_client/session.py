@@ -16,7 +16,7 @@ from wardround_common.errors import ProtocolError, Refused
 from wardround_common.messages import Question
 from wardround_common.plan import QUERY_RECORDS
 from wardround_common.program import Asked
-from wardround_common.query import Frame
+from wardround_common.query import Contribution, Frame, Layout
 from wardround_common.sealing.epoch import Epoch, sign_epoch, verify_signatures
 from wardround_common.sealing.identity import Identity
 from wardround_common.sealing.mask import MaskingKey, query_context
@@ -136,7 +136,7 @@ class Session:
         asked = QUERY_RECORDS.decode(question.asked, Asked)
         if asked.analysis != question.analysis or type(asked.query) not in self._kinds[question.analysis]:
             raise Refused("not_in_study", "a query that the approved study does not ask")
-        layout = asked.query.layout(asked.frame(Frame(self._study.dictionary, asked.rows_bound)))
+        contribution, layout = self._compute(asked)
         request = Request(
             self._study,
             self._hospital,
@@ -150,4 +150,12 @@ class Session:
             self._usable[question.analysis],
             {name: self._secrets[name] for name in hospitals if name != self._hospital},
         )
-        return release(asked.query.answer(self._cohort, layout), layout, request, self._policy, self._store)
+        return release(contribution, layout, request, self._policy, self._store)
+
+    def _compute(self, asked: Asked) -> tuple[Contribution, Layout]:
+        """Compute the answer; a query that makes no sense is a ProtocolError that quotes nothing."""
+        try:
+            layout = asked.query.layout(Frame(self._study.dictionary, asked.rows_bound))
+            return asked.query.answer(self._cohort, layout), layout
+        except (LookupError, ValueError, TypeError, ArithmeticError, MemoryError):
+            raise ProtocolError(f"a `{asked.query.kind}` query that cannot be answered") from None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from wardround_common.query import Frame, Query, Sum
+from wardround_common.query import Query, Sum
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -56,10 +56,6 @@ class Asked:
     analysis: str
     rows_bound: int
     query: Query[Any]
-
-    def frame(self, frame: Frame) -> Frame:
-        """Return the frame for this query's layout."""
-        return Frame(frame.dictionary, self.rows_bound)
 
 
 StudyProgram = Generator[tuple[Asked, ...], tuple[Sum, ...], R]

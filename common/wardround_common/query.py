@@ -48,12 +48,20 @@ class Field:
 
 def counts(name: str, *shape: int, contributors: bool = False) -> Field:
     """Return a field of row counts."""
+    _check_size(shape)
     return Field(name, shape, True, np.ones(shape), contributors)
 
 
 def sums(name: str, row_bound: Floats | float, *shape: int) -> Field:
     """Return a field of real row sums with a bound for all elements, or one for each."""
+    _check_size(shape)
     return Field(name, shape, False, np.broadcast_to(np.asarray(row_bound, np.float64), shape).copy())
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
+    """Raise ProtocolError before a field of a size that no query may have is allocated."""
+    if min(shape, default=0) < 0 or math.prod(shape) > MOST_VALUES:
+        raise ProtocolError(f"a query may ask {MOST_VALUES} values at most")
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,8 @@ def _first(error: ValidationError, where: str, known: set[str]) -> str:
     text = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         text = f"unknown key{did_you_mean(str(fault['loc'][-1]), known)}"
+    elif fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        text = "`kind` must be `number` or `category`"
     elif fault["type"] == "missing":
         text = "this key is required"
     elif fault["type"] == "value_error" and (not path or text.startswith(("analyses[", "predictors["))):

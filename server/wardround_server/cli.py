@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from wardround_common.errors import StudyError, WardroundError
+from wardround_common.errors import StudyError, WardroundError, listed
 from wardround_common.plan import study_program
 from wardround_common.study import parse_study, read_study
 from wardround_server import show
 from wardround_server.conductor import conduct
-from wardround_server.publish import publish, to_json, write_file
+from wardround_server.publish import to_json, write_file
 from wardround_server.shipped import study_file, tables
-from wardround_server.simulation import simulate
+from wardround_server.simulation import published, simulate
 from wardround_server.transcript import read_transcript
 
 coordinator = typer.Typer(help="What the one who runs studies does.", no_args_is_help=True)
@@ -75,6 +75,9 @@ def simulate_command(
     result.write(folder)
     for note in result.notes:
         sys.stderr.write(f"note: {note}\n")
+    floor = checked.privacy.min_rows
+    for analysis, names in result.results["abstaining"].items():
+        sys.stderr.write(f"note: {listed(names)}: fewer than {floor} usable rows, no part in `{analysis}`\n")
     if as_json:
         sys.stdout.write(to_json(result.results))
         return
@@ -100,7 +103,7 @@ def replay(
         raise WardroundError(f"{transcript}: the study stopped before its first sum")
     study = parse_study(opening.study(), str(transcript))
     findings = conduct(study_program(study), study.dictionary, recorded, None)
-    text = to_json(publish(study, recorded.epochs[-1].epoch.hospitals, findings, {}))
+    text = to_json(published(study, recorded, findings, {}))
     if out is None:
         sys.stdout.write(text)
     else:

@@ -48,9 +48,16 @@ class Rules:
 
 
 def publish(
-    study: Study, hospitals: Sequence[str], findings: Findings, seconds: Mapping[str, float]
+    study: Study,
+    hospitals: Sequence[str],
+    findings: Findings,
+    seconds: Mapping[str, float],
+    abstaining: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    """Return results.json as an object: all that the study may tell, with its defaults and version."""
+    """Return results.json as an object: all that the study may tell, with its defaults and version.
+
+    ``abstaining``: by analysis, the hospitals that had fewer than ``min_rows`` usable rows for it.
+    """
     rules = Rules(study.privacy.min_cell)
     return {
         "study": study.name,
@@ -59,6 +66,7 @@ def publish(
         "study_sha256": study.digest.hex(),
         "rows": findings.flow.rows,
         "hospitals": list(hospitals),
+        "abstaining": {label: list(names) for label, names in (abstaining or {}).items()},
         "flow": findings.flow.published(rules),
         "analyses": {
             label: _analysis(rules, label, finding, seconds) for label, finding in findings.analyses.items()

@@ -83,12 +83,14 @@ def simulate(
     if not tables:
         raise StudyError("no tables were given; a study needs one per hospital")
     hospitals = []
+    record = Transcript(transcript)
     try:
         for name, source in tables.items():
             table = open_table(Path(source)) if isinstance(source, (str, Path)) else of_frame(source, name)
             hospitals.append(Hospital(name, table))
-        return run(checked, hospitals, Transcript(transcript), observe)
+        return run(checked, hospitals, record, observe)
     finally:
+        record.close()
         for hospital in hospitals:
             hospital.store.close()
 
@@ -115,8 +117,16 @@ def run(study: Study, hospitals: list[Hospital], transcript: Transcript, observe
         app(grid, Context(1, 0, {}, RecordDict(), {}))
     finally:
         grid.close()
-    names = transcript.epochs[-1].epoch.hospitals
-    return StudyResult(study, publish(study, names, delivered[0], clock.seconds), delivered[0], notes)
+    return StudyResult(study, published(study, transcript, delivered[0], clock.seconds), delivered[0], notes)
+
+
+def published(
+    study: Study, transcript: Transcript, findings: Findings, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return the results of a study that ``transcript`` recorded to its end."""
+    epoch, opening = transcript.epochs[-1].epoch, transcript.opening
+    abstaining = {} if opening is None else epoch.abstaining(opening.roster)
+    return publish(study, epoch.hospitals, findings, seconds, abstaining)
 
 
 def _approve(study: Study, hospitals: list[Hospital]) -> tuple[list[Node], tuple[str, ...]]:

@@ -45,6 +45,14 @@ class Epoch:
                 return membership.hospitals
         raise ProtocolError("an analysis that the epoch does not name")
 
+    def abstaining(self, roster: Roster) -> dict[str, tuple[str, ...]]:
+        """Return, for each analysis in which some of the roster take no part, who they are."""
+        left_out = {
+            membership.analysis: tuple(name for name in roster.names if name not in membership.hospitals)
+            for membership in self.analyses
+        }
+        return {analysis: names for analysis, names in left_out.items() if names}
+
     def verify(self, roster: Roster, min_hospitals: int) -> None:
         """Raise ProtocolError unless the sets are within the roster, ordered, and large enough."""
         if self.binding != roster.digest:
