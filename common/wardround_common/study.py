@@ -201,6 +201,8 @@ def _resolve(study: Study, known: Dictionary, where: str, spec: AnalysisSpec) ->
         _predictors(known, f"{where}.predictors", predictors, outcome)
         missing = spec.missing if spec.missing is not None else study.missing
         spec = spec.model_copy(update={"outcome": outcome, "predictors": predictors, "missing": missing})
+    if getattr(spec, "variables", ()) is None:  # said in full, since the manifest sorts the dictionary
+        spec = spec.model_copy(update={"variables": tuple(known)})
     try:
         spec.check(known)
     except ValueError as error:

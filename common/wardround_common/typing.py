@@ -1,4 +1,4 @@
-"""Array types that are named once."""
+"""Array types that are named once, and the dtype that each stands for."""
 
 from __future__ import annotations
 
@@ -12,3 +12,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Bools = NDArray[np.bool_]
+
+# An alias looks different to introspection in each version of Python; looking it up does not.
+DTYPES: dict[Any, np.dtype[Any]] = {
+    Floats: np.dtype(np.float64),
+    Ints: np.dtype(np.int64),
+    Words: np.dtype(np.uint64),
+}

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 
 from wardround_common.errors import ProtocolError
+from wardround_common.typing import DTYPES
 
 _DEPTH: Final = 16
 _DTYPES: Final = {1: np.dtype("<f8"), 2: np.dtype("<i8"), 3: np.dtype("<u8")}
@@ -196,6 +197,8 @@ def _is(value: Any, hint: Any) -> bool:
     """Tell whether a decoded value is what a field's annotation says."""
     if hint is Any:
         return True
+    if hint in DTYPES:
+        return isinstance(value, np.ndarray) and value.dtype == DTYPES[hint]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is types.UnionType or origin is typing.Union:
         return any(_is(value, one) for one in arguments)
@@ -205,9 +208,6 @@ def _is(value: Any, hint: Any) -> bool:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return all(_is(item, arguments[0]) for item in value)
         return len(value) == len(arguments) and all(map(_is, value, arguments))
-    if origin is np.ndarray:
-        scalar = get_args(arguments[1])[0]
-        return isinstance(value, np.ndarray) and (scalar is Any or value.dtype == scalar)
     if getattr(hint, "_is_protocol", False):
         return dataclasses.is_dataclass(value)
     if hint is int or hint is float:

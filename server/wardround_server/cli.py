@@ -58,6 +58,7 @@ def simulate_command(
 ) -> None:
     """Run a study over one table per hospital, all in this process.
 
+    STUDY is a study file, or a shipped study by its name: heart-disease, flamby-heart.
     Every hospital's real node code runs; only masked sums pass between them.
 
     Examples:
@@ -94,6 +95,8 @@ def replay(
     ] = None,
 ) -> None:
     """Re-derive a study's results from its transcript alone; asks no hospital.
+
+    TRANSCRIPT is a file that `wardround simulate --transcript` kept.
 
     Example: wardround coordinator replay study.transcript
     """
