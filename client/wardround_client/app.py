@@ -20,8 +20,6 @@ from wardround_common import messages as say
 from wardround_common.errors import ProtocolError, Refused
 from wardround_common.wire import encode
 
-RECORD, FIELD = "wardround", "body"
-
 
 class Node:
     """A hospital's sessions by study digest, and what each kind of message does with them."""
@@ -91,10 +89,10 @@ def client_app(node: Node) -> ClientApp:
     def serve(action: str) -> None:
         @app.query(action)
         def handle(message: Message, context: Context) -> Message:  # noqa: ARG001 (Flower's signature)
-            record = message.content.get(RECORD)
-            body = record.get(FIELD) if isinstance(record, ConfigRecord) else None
-            reply = ConfigRecord({FIELD: node.reply(action, body)})
-            return Message(RecordDict({RECORD: reply}), reply_to=message)
+            record = message.content.get(say.RECORD)
+            body = record.get(say.FIELD) if isinstance(record, ConfigRecord) else None
+            reply = ConfigRecord({say.FIELD: node.reply(action, body)})
+            return Message(RecordDict({say.RECORD: reply}), reply_to=message)
 
     for action in say.ACTIONS:
         serve(action)

@@ -166,14 +166,6 @@ class Block:
         """Tell whether no row of the cohort lacks ``name``."""
         return self._cohort.complete(name)
 
-    def keys(self) -> Words:
-        """Return the row keys; uint64, shape (rows,)."""
-        return (
-            self._cohort.keys.values[self._span]
-            if self._mask is None
-            else (self._cohort.keys.values[self._span][self._mask])
-        )
-
     def outcome(self, name: str) -> Floats:
         """Return the outcome as float64: 0 and 1 for a category of two levels, else the number."""
         variable = self._cohort.dictionary[name]

@@ -106,6 +106,7 @@ class Refusal:
     code: str
 
 
+RECORD, FIELD = "wardround", "body"  # where a message's bytes stand in Flower's RecordDict
 ACTIONS = {"join": Invitation, "roster": RosterProposal, "epoch": EpochProposal, "ask": Questions}
 MESSAGES = Registry(
     (

@@ -11,13 +11,13 @@ its meaning (``read``). The law that every query keeps, and the contract suite's
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from wardround_common.cohort import Cohort
+from wardround_common.cohort import Block, Cohort
 from wardround_common.dictionary import Dictionary
 from wardround_common.errors import ProtocolError
 from wardround_common.sealing.fixed_point import Rounder, Within, grid_bits, to_floats
@@ -185,7 +185,7 @@ class Tally:
     """Collects one contribution block by block: each method adds a block's rows to a field."""
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+        self._layout, self._rows = layout, 0
         self._counts: dict[str, Ints] = {}
         self._sums: dict[str, Rounder] = {}
         for field in layout.fields:
@@ -193,6 +193,12 @@ class Tally:
                 self._counts[field.name] = np.zeros(field.size, np.int64)
             else:
                 self._sums[field.name] = Rounder(field.row_bound, layout.rows_bound)
+
+    def over(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Pass blocks on, noting how many rows they hold."""
+        for block in blocks:
+            self._rows += block.rows
+            yield block
 
     def count(self, name: str, rows: Bools | int) -> None:
         """Add a number of rows, or the True ones, to a field of one count."""
@@ -215,12 +221,12 @@ class Tally:
         """Add the packed weighted products of all pairs of columns; see ``Rounder.add_squares``."""
         self._sums[name].add_squares(weights, columns)
 
-    def done(self, rows: int) -> Contribution:
-        """Return the contribution of all that was added, of ``rows`` rows."""
+    def done(self) -> Contribution:
+        """Return the contribution of all that was added."""
         arrays = {
             field.name: (self._counts[field.name] if field.counts else self._sums[field.name].total).reshape(
                 field.shape
             )
             for field in self._layout.fields
         }
-        return Contribution(rows, arrays)
+        return Contribution(self._rows, arrays)

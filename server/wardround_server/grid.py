@@ -21,8 +21,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from wardround_common.errors import ProtocolError
-
-RECORD, FIELD = "wardround", "body"
+from wardround_common.messages import FIELD, RECORD
 
 
 class LocalGrid(Grid):

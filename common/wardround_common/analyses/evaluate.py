@@ -66,9 +66,8 @@ class ScoresQuery:
 
     def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
         """A row counts once in each table; its squared error is at most 1."""
-        tally, rows = Tally(layout), 0
-        for block in self.rows.of(cohort):
-            rows += block.rows
+        tally = Tally(layout)
+        for block in tally.over(self.rows.of(cohort)):
             y = block.codes(self.outcome).astype(np.int64)
             p = self.model.probability(block)
             tally.cells("cells", y * CELLS + np.minimum((p * CELLS).astype(np.int64), CELLS - 1))
@@ -76,7 +75,7 @@ class ScoresQuery:
             tally.cells("outcomes", y)
             off = p - y
             tally.add("brier", off * off)
-        return tally.done(rows)
+        return tally.done()
 
     def read(self, total: Sum) -> Sum:
         """The sums as they are."""
@@ -107,9 +106,8 @@ class CalibrationStep:
 
     def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
         """As for any logistic model, over the columns 1 and linear predictor."""
-        tally, rows = Tally(layout), 0
-        for block in self.rows.of(cohort):
-            rows += block.rows
+        tally = Tally(layout)
+        for block in tally.over(self.rows.of(cohort)):
             y = block.outcome(self.outcome)
             x = np.clip(
                 self.model.linear_predictor(block), -self.model.predictor_bound, self.model.predictor_bound
@@ -121,7 +119,7 @@ class CalibrationStep:
             tally.add("deviance", 2.0 * log1p_exp(np.where(y > 0, -eta, eta)))
             tally.add("score", np.stack([y - p, (y - p) * x]))
             tally.add("information", np.stack([w, w * x, w * x * x]))
-        return tally.done(rows)
+        return tally.done()
 
     def read(self, total: Sum) -> Slope:
         """Return the sums as Newton's method takes them."""
@@ -147,16 +145,15 @@ class GroupsQuery:
 
     def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
         """A row adds to one group."""
-        tally, rows, groups = Tally(layout), 0, len(self.ends)
-        for block in self.rows.of(cohort):
-            rows += block.rows
+        tally, groups = Tally(layout), len(self.ends)
+        for block in tally.over(self.rows.of(cohort)):
             p = self.model.probability(block)
             cell = np.minimum((p * CELLS).astype(np.int64), CELLS - 1)
             group = np.searchsorted(self.ends, cell)
             y = block.codes(self.outcome).astype(np.int64)
             tally.cells("counts", y * groups + group)
             tally.add("predicted", np.where(group == np.arange(groups)[:, None], p, 0.0))
-        return tally.done(rows)
+        return tally.done()
 
     def read(self, total: Sum) -> Sum:
         """The sums as they are."""
@@ -180,16 +177,15 @@ class FinerQuery:
 
     def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
         """A row in one of the cells counts once; all others don't count."""
-        tally, rows, size = Tally(layout), 0, len(self.split)
-        for block in self.rows.of(cohort):
-            rows += block.rows
+        tally, size = Tally(layout), len(self.split)
+        for block in tally.over(self.rows.of(cohort)):
             score = self.model.probability(block) * CELLS
             cell = np.minimum(score.astype(np.int64), CELLS - 1)
             at = np.minimum(np.searchsorted(self.split, cell), size - 1)
             part = np.minimum(((score - cell) * self.parts).astype(np.int64), self.parts - 1)
             y = block.codes(self.outcome).astype(np.int64)
             tally.cells("cells", ((y * size + at) * self.parts + part)[self.split[at] == cell])
-        return tally.done(rows)
+        return tally.done()
 
     def read(self, total: Sum) -> Ints:
         """Return the counts; shape (2, split cells, parts)."""

@@ -78,9 +78,8 @@ class MomentsQuery:
 
     def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
         """Numbers are mapped to [0, 1] by their range."""
-        tally, rows = Tally(layout), 0
-        for block in self.rows.of(cohort):
-            rows += block.rows
+        tally = Tally(layout)
+        for block in tally.over(self.rows.of(cohort)):
             positive = block.codes(self.outcome) == 1
             tally.count("n", block.rows)
             tally.count("positive", positive)
@@ -95,7 +94,7 @@ class MomentsQuery:
                 else:
                     codes = block.codes(name)
                     tally.cells(f"{name} levels", codes[codes >= 0])
-        return tally.done(rows)
+        return tally.done()
 
     def read(self, total: Sum) -> Sum:
         """The sums as they are."""
@@ -116,11 +115,10 @@ class ColumnsQuery:
 
     def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
         """Sum the columns of the training rows."""
-        tally, rows = Tally(layout), 0
-        for block in self.rows.of(cohort):
-            rows += block.rows
+        tally = Tally(layout)
+        for block in tally.over(self.rows.of(cohort)):
             tally.add("columns", self.design.columns(block)[1:])
-        return tally.done(rows)
+        return tally.done()
 
     def read(self, total: Sum) -> Floats:
         """Return the sums; shape (terms,)."""
@@ -150,10 +148,9 @@ class NewtonStep:
 
     def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
         """Row by row: -2 log L, (y - p) z, and p (1 - p) z z^T."""
-        tally, rows, size = Tally(layout), 0, len(self.model.beta)
+        tally, size = Tally(layout), len(self.model.beta)
         one = np.ones(size)
-        for block in self.rows.of(cohort):
-            rows += block.rows
+        for block in tally.over(self.rows.of(cohort)):
             y = block.outcome(self.outcome)
             columns = Within(self.model.design.columns(block), one)
             eta = linear_predictor(columns.values, self.model.beta)
@@ -162,7 +159,7 @@ class NewtonStep:
             tally.add("deviance", 2.0 * log1p_exp(np.where(y > 0, -eta, eta)))
             tally.products("score", y - p, columns)
             tally.squares("information", np.minimum(p * (1.0 - p), 0.25), columns)
-        return tally.done(rows)
+        return tally.done()
 
     def read(self, total: Sum) -> Slope:
         """Return the sums as Newton's method takes them."""

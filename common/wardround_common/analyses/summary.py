@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field as Key
 
-from wardround_common.analysis import Analysis, AnalysisSpec, Plan, Rows, SmallCells
+from wardround_common.analysis import Analysis, AnalysisSpec, Plan, SmallCells
 from wardround_common.cohort import Cohort
 from wardround_common.dictionary import Dictionary, NumberVariable
 from wardround_common.errors import did_you_mean
@@ -125,7 +125,7 @@ class SummaryQuery:
     def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
         """Each row adds at most 1 to every count and, mapped, at most 1 to every sum."""
         tally = Tally(layout)
-        for block in Rows("all", ()).of(cohort):
+        for block in tally.over(cohort.blocks()):
             tally.count("rows", block.rows)
             for name in self.variables:
                 variable = cohort.dictionary[name]
@@ -138,7 +138,7 @@ class SummaryQuery:
                 tally.count(f"{name} n", len(mapped))
                 tally.cells(f"{name} cells", np.minimum((mapped * CELLS).astype(np.int64), CELLS - 1))
                 tally.add(f"{name} sum", mapped)
-        return tally.done(cohort.rows)
+        return tally.done()
 
     def read(self, total: Sum) -> Sum:
         """The sums as they are."""
@@ -160,13 +160,13 @@ class SquaresQuery:
     def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
         """A missing value adds nothing."""
         tally = Tally(layout)
-        for block in Rows("all", ()).of(cohort):
+        for block in tally.over(cohort.blocks()):
             out = np.zeros((len(self.variables), block.rows))
             for i, name in enumerate(self.variables):
                 off = (block.numbers(name) - self.means[i]) / cohort.dictionary.number(name).span
                 out[i] = np.where(np.isnan(off), 0.0, off * off)
             tally.add("squares", out)
-        return tally.done(cohort.rows)
+        return tally.done()
 
     def read(self, total: Sum) -> Floats:
         """Return the sums of squares; shape (variables,)."""
