@@ -36,7 +36,7 @@ def _app() -> typer.Typer:
             False, "--version", callback=_version, is_eager=True, help="Show the version."
         ),
     ) -> None:
-        """Hospitals learn from each other's patients; no row, no single hospital's numbers, leave one.
+        """Hospitals learn from each other's patients, and no patient's row leaves a hospital.
 
         Start with: wardround demo
         """
@@ -61,9 +61,11 @@ def _run() -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx is not None else "wardround"
+        return _fail(f"{error.format_message().rstrip('.')}; see {path} --help")
     except click.ClickException as error:
-        error.show()
-        return 2
+        return _fail(error.format_message())
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted; nothing was left half-written, start the same command again")
     except WardroundError as error:

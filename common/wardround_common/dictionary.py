@@ -25,7 +25,7 @@ class _Strict(BaseModel):
 def _text(value: Any) -> str:
     """Accept what YAML makes of an unquoted code: `1` is meant as "1"; a bool never was."""
     if isinstance(value, bool):
-        raise ValueError('YAML read true/false (or yes/no, on/off) here; put the code in quotes, as "no"')
+        raise ValueError('YAML read true or false here; put the code in quotes, as "true"')
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, (int, float, str)):

@@ -7,6 +7,7 @@ manifest that hospitals sign is the canonical JSON (RFC 8785) of the whole, defa
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -267,7 +268,10 @@ def parse_study(data: Any, source: str = "study") -> Study:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases (a small file could unfold into a huge one) and without doubled keys."""
+    """YAML without aliases (a small file could unfold into a huge one) and without doubled keys.
+
+    As in YAML 1.2, only true and false are booleans: `no` and `yes` are levels that people do write.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -284,6 +288,15 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def read_study(path: str | Path) -> Study:

@@ -17,8 +17,8 @@ from wardround_server.conductor import Progress as Step
 
 @contextmanager
 def progress(title: str, quiet: bool) -> Iterator[Observer]:
-    """Show a study's steps on stderr while they are asked; yields what the conductor tells them to."""
-    if quiet:
+    """Show a study's steps on a terminal's stderr; yields what the conductor tells them to."""
+    if quiet or not sys.stderr.isatty():
         yield lambda step: None
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
