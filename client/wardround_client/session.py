@@ -126,6 +126,8 @@ class Session:
         hospitals = epoch.of(question.analysis)
         if self._hospital not in hospitals:
             raise Refused("not_taking_part", "a question of an analysis in which this hospital takes no part")
+        if question.index < 0 or question.analysis not in self._kinds:
+            raise ProtocolError("a question about no analysis of the study, or with a number below 0")
         binding, under = self._roster.digest, epoch.digest
         context = query_context(binding, under, question.analysis, question.index, question.asked)
         kept = self._store.answer(binding, under, question.analysis, question.index)

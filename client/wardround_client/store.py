@@ -48,6 +48,7 @@ class NodeStore:
 
     def __init__(self, path: Path | None = None) -> None:
         self._lock = threading.Lock()
+        self._label = "the node's database" if path is None else str(path)
         if path is not None:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         try:
@@ -90,17 +91,24 @@ class NodeStore:
                     self._audit(now, "release", study, f"{charge.analysis}/{charge.index} {context.hex()}")
                     self._db.execute("commit")
                 except BaseException:
-                    self._db.execute("rollback")
+                    if self._db.in_transaction:  # where the disk is full, SQLite has rolled back itself
+                        self._db.execute("rollback")
                     raise
         except sqlite3.Error as error:
             raise WardroundError(
-                f"the node's database cannot keep an answer ({error}); nothing was sent"
+                f"{self._label}: an answer cannot be kept ({error}), so nothing was sent; "
+                "make room and start the study again"
             ) from None
 
     def audit(self, event: str, study: str, detail: str) -> None:
-        """Append an entry: who did what, by name and digest, never a value."""
-        with self._lock:
-            self._audit(time.time(), event, study, detail)
+        """Append an entry: who did what, by name and digest, never a value. WardroundError if it can't."""
+        try:
+            with self._lock:
+                self._audit(time.time(), event, study, detail)
+        except sqlite3.Error as error:
+            raise WardroundError(
+                f"{self._label}: the audit log cannot be written ({error}); make room and start again"
+            ) from None
 
     def _audit(self, at: float, event: str, study: str, detail: str) -> None:
         self._db.execute(

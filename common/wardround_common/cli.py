@@ -7,8 +7,12 @@ a command. Exit code 0 is success, 2 everything that a person can put right, 1 a
 from __future__ import annotations
 
 import errno
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points, version
+from typing import Any
 
 import click
 import typer
@@ -55,9 +59,43 @@ def main() -> None:
     sys.exit(_run())
 
 
+@contextmanager
+def _ctrl_c() -> Iterator[Callable[[], None]]:
+    """Make Ctrl-C a KeyboardInterrupt, whatever it falls into, from when the yielded function is called.
+
+    DuckDB would make an error of its own of it, Typer an exit code, and Python's imports swallow it.
+    """
+    pressed, waits = False, True
+
+    def press(number: int, frame: Any) -> None:  # noqa: ARG001 (a signal handler's signature)
+        nonlocal pressed
+        pressed = True
+        if not waits:
+            raise KeyboardInterrupt
+
+    def listen() -> None:
+        nonlocal waits
+        waits = False
+        if pressed:
+            raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started it ignores it
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield listen
+    except BaseException:
+        if not pressed:
+            raise
+    if pressed:
+        raise KeyboardInterrupt
+
+
 def _run() -> int:
     try:
-        result = _app()(standalone_mode=False)
+        with _ctrl_c() as listen:
+            app = _app()
+            listen()
+            result = app(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2

@@ -3,7 +3,7 @@
 numpy's and the C library's exp, log and erfc choose among kernels by processor, and their last bits
 differ. A different last bit can round a row to another grid point, so everything that enters a sum, or
 steers a program, uses these: additions, multiplications, divisions and roots only, which IEEE 754 rounds
-alike everywhere. Errors are below 1.5 units in the last place (exp, log) and 1e-12 relative (the normal
+alike everywhere. Errors are below 2 units in the last place (exp, log) and 1e-12 relative (the normal
 tail).
 """
 

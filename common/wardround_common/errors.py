@@ -62,8 +62,9 @@ class ReplayDiverged(WardroundError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean X?)`` for the nearest known word, or nothing."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean `{near[0]}`?)" if near else ""
+    spelled = {name.casefold(): name for name in known}
+    near = get_close_matches(word.casefold(), spelled, n=1, cutoff=0.6)
+    return f" (did you mean `{spelled[near[0]]}`?)" if near else ""
 
 
 def listed(names: Iterable[str], most: int = 6) -> str:

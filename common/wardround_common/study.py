@@ -35,7 +35,7 @@ class SeedSplit(Strict):
     """Held-out rows drawn by row key."""
 
     test: Annotated[float, Field(gt=0, lt=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0  # RFC 8785 knows no larger integers
 
 
 class ColumnSplit(Strict):
@@ -282,6 +282,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"the key `{str(key.value)[:64]}` stands there twice", problem_mark=key.start_mark

@@ -52,7 +52,10 @@ def _encode(value: Any, out: bytearray, depth: int) -> None:
             raise ProtocolError("a number is not finite")
         out += b"\x04" + struct.pack("<d", value)
     elif isinstance(value, str):
-        _sized(b"\x05", value.encode(), out)
+        try:
+            _sized(b"\x05", value.encode(), out)
+        except UnicodeEncodeError:
+            raise ProtocolError("a text holds half a surrogate pair") from None
     elif isinstance(value, (bytes, bytearray, memoryview)):
         _sized(b"\x06", bytes(value), out)
     elif isinstance(value, np.ndarray):
@@ -187,7 +190,10 @@ def _decode_array(data: memoryview, at: int) -> tuple[Any, int]:
     shape = tuple(_U32.unpack(_take(data, at + 4 * i, 4))[0] for i in range(dimensions))
     at += 4 * dimensions
     size = math.prod(shape) * 8
-    array = np.frombuffer(_take(data, at, size), _DTYPES[code]).reshape(shape)
+    try:
+        array = np.frombuffer(_take(data, at, size), _DTYPES[code]).reshape(shape)
+    except ValueError:  # sides beyond what numpy can index, one of them 0
+        raise ProtocolError("an array of impossible sides") from None
     if code == 1 and not np.isfinite(array).all():
         raise ProtocolError("an array holds numbers that are not finite")
     return array, at + size

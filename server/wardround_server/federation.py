@@ -136,6 +136,14 @@ def _next_epoch(
                 "(`privacy.min_hospitals`)"
             )
     memberships = tuple(Membership(label, names) for label, names in taking_part.items())
+    if before and (before[-1].epoch.hospitals, before[-1].epoch.analyses) != (
+        taking_part[LABEL],
+        memberships,
+    ):
+        raise StudyError(
+            "the transcript holds sums over other hospitals than take part now; go on with the same, or "
+            "start anew with another transcript"
+        )
     number, previous = (before[-1].epoch.number + 1, before[-1].epoch.digest) if before else (1, b"")
     return Epoch(roster.digest, number, taking_part[LABEL], memberships, previous)
 

@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +39,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hospital:
-    """What a simulated hospital has. ``policy`` None: one that asks just what the study promises."""
+    """What a simulated hospital has. ``policy`` None: one that asks just what the study promises.
+
+    ``open`` opens its table, which is held no longer than reading it takes.
+    """
 
     name: str
-    table: Table
+    open: Callable[[], Table]
     identity: Identity = field(default_factory=Identity.generate)
     policy: Policy | None = None
     store: NodeStore = field(default_factory=NodeStore)
@@ -86,8 +90,10 @@ def simulate(
     record = Transcript(transcript)
     try:
         for name, source in tables.items():
-            table = open_table(Path(source)) if isinstance(source, (str, Path)) else of_frame(source, name)
-            hospitals.append(Hospital(name, table))
+            if isinstance(source, (str, Path)):
+                hospitals.append(Hospital(name, partial(open_table, source)))
+            else:
+                hospitals.append(Hospital(name, partial(of_frame, source, name)))
         return run(checked, hospitals, record, observe)
     finally:
         record.close()
@@ -131,26 +137,29 @@ def published(
 
 def _approve(study: Study, hospitals: list[Hospital]) -> tuple[list[Node], tuple[str, ...]]:
     """Read each hospital's cohort and open its session; what no table has is an error, the rest a note."""
-    nodes, absent, notes = [], [], []
+    nodes, notes = [], []
+    labels: list[str] = []
+    columns: list[str] = []
+    nowhere = set(study.variables)
     for hospital in hospitals:
-        reading = read(hospital.table, study, hospital.name, study_key(study))
-        absent.append(set(reading.absent))
+        table = hospital.open()
+        reading = read(table, study, hospital.name, study_key(study))
+        nowhere &= set(reading.absent)
+        labels.append(table.label)
+        columns.extend(table.columns)
         if reading.absent:
-            notes.append(
-                f"{hospital.table.label} has no column for {listed(reading.absent)}: read as missing"
-            )
+            notes.append(f"{table.label} has no column for {listed(reading.absent)}: read as missing")
         node = Node(hospital.store)
         policy = hospital.policy or Policy.of(study)
         node.open(Session(hospital.name, hospital.identity, policy, hospital.store, study, reading.cohort))
         nodes.append(node)
-    nowhere = [name for name in study.variables if all(name in names for names in absent)]
-    if nowhere:
-        columns = [column for hospital in hospitals for column in hospital.table.columns]
-        wanted = study.variables[nowhere[0]].column or nowhere[0]
-        raise DataError(
-            f"variables.{nowhere[0]}: no file has a column `{wanted}`{did_you_mean(wanted, columns)}; "
-            f"files: {listed(h.table.label for h in hospitals)}"
-        )
+    for name in study.variables:
+        if name in nowhere:
+            wanted = study.variables[name].column or name
+            raise DataError(
+                f"variables.{name}: no file has a column `{wanted}`{did_you_mean(wanted, columns)}; "
+                f"files: {listed(labels)}"
+            )
     return nodes, tuple(notes)
 
 

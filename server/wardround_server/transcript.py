@@ -1,9 +1,10 @@
 """The transcript: every opened sum of a study, in order. The list of sums is the checkpoint.
 
-A file of records, each `length (4 bytes) | canonical encoding | SHA-256 of (head before, encoding)`, so a
-record cannot be changed without changing every head after it. A record is synced before the next query
-is asked; one that was cut off by a crash is dropped when the file is opened again. It holds sums with
-small cells and is therefore confidential: mode 0600, never published.
+A file of records, each `length (4 bytes) | check of the length (4 bytes) | canonical encoding | SHA-256 of
+(head before, encoding)`, so a record cannot be changed without changing every head after it. A record is
+synced before the next query is asked; one that was cut off by a crash is dropped when the file is opened
+again. The check tells that case from a changed length, or from a file that is no transcript and must not
+be cut. It holds sums with small cells and is therefore confidential: mode 0600, never published.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from wardround_common.wire import Registry, encode
 
 MOST_RECORD = 1 << 30
 _LENGTH = struct.Struct("<I")
+_HEADER = 8
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Transcript:
         if self._fd is not None:
             start = os.fstat(self._fd).st_size
             try:
-                _write(self._fd, _LENGTH.pack(len(data)) + data + head)
+                _write(self._fd, _header(self.head, len(data)) + data + head)
                 os.fsync(self._fd)
             except OSError as error:
                 os.truncate(self._fd, start)
@@ -143,13 +145,24 @@ def _write(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def _header(head: bytes, size: int) -> bytes:
+    length = _LENGTH.pack(size)
+    return length + hashlib.sha256(b"length" + head + length).digest()[: _HEADER - _LENGTH.size]
+
+
 def _read(data: bytes) -> Iterator[tuple[Any, bytes, int]]:
     """Yield (record, head, end) of every whole record; stop at one that was cut off."""
     at, head = 0, b""
-    while len(data) - at >= _LENGTH.size:
+    while len(data) - at >= _HEADER:
         size = _LENGTH.unpack_from(data, at)[0]
-        start = at + _LENGTH.size
-        if size > MOST_RECORD or len(data) - start < size + 32:
+        start = at + _HEADER
+        if data[at:start] != _header(head, size) or size > MOST_RECORD:
+            raise ProtocolError(
+                "the transcript was changed: a record does not follow from those before it"
+                if at
+                else "this is no transcript"
+            )
+        if len(data) - start < size + 32:
             return
         body = data[start : start + size]
         head = hashlib.sha256(head + body).digest()

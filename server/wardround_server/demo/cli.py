@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,11 +50,12 @@ def demo_command(
         console.print(f"[bold]{study.title}[/bold]: four hospitals, one study, no row leaves a hospital")
     with show.progress("demo", as_json) as observe:
         hospitals = [_home(out / "hospitals" / name, file) for name, file in tables(NAME).items()]
-        result = run(study, hospitals, Transcript(), observe)
+        transcript = Transcript()
+        result = run(study, hospitals, transcript, observe)
         result.write(out)
         write_file(out / "study.yaml", study_file(NAME).read_text("utf-8"))
         compared = _compare(study, hospitals, result)
-        released = {one.name: sum(charge.numbers for charge in one.store.ledger()) for one in hospitals}
+        released = {one.name: _released(one, transcript) for one in hospitals}
         for one in hospitals:
             one.store.close()
     shown = {**result.results, "comparison": {**compared, "numbers_released_masked": released}}
@@ -73,6 +75,13 @@ def demo_command(
     )
 
 
+def _released(hospital: Hospital, transcript: Transcript) -> int:
+    """Return how many numbers a hospital's ledger was charged for this run."""
+    opening = transcript.opening
+    binding = b"" if opening is None else opening.roster.digest
+    return sum(charge.numbers for charge in hospital.store.ledger() if charge.binding == binding)
+
+
 def _home(home: Path, file: Path) -> Hospital:
     """Make a hospital's home on first use, or take it up again."""
     try:
@@ -87,7 +96,7 @@ def _home(home: Path, file: Path) -> Hospital:
         ) from None
     return Hospital(
         home.name,
-        open_table(home / "table.csv"),
+        partial(open_table, home / "table.csv"),
         identity,
         read_policy(home / "policy.toml"),
         NodeStore(home / "node.db"),
@@ -112,7 +121,7 @@ def _compare(study: Study, hospitals: list[Hospital], result: StudyResult) -> di
     # scikit-learn is slow to import, and only the demo's comparison needs it
     from wardround_server.demo.compare import compare
 
-    cohorts = {one.name: read(one.table, study, one.name, study_key(study)).cohort for one in hospitals}
+    cohorts = {one.name: read(one.open(), study, one.name, study_key(study)).cohort for one in hospitals}
     found = result["logistic"]
     federated = {
         term: one["value"] for term, one in found["coefficients"].items() if one["value"] is not None
