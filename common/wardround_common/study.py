@@ -7,6 +7,7 @@ manifest that hospitals sign is the canonical JSON (RFC 8785) of the whole, defa
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -261,6 +262,10 @@ def parse_study(data: Any, source: str = "study") -> Study:
         raise StudyError(f"{source}: a study file is a mapping of keys; the first is `wardround: 1`")
     if "wardround" not in data:
         raise StudyError(f"{source}: `wardround: 1` is missing; is this a study file?")
+    try:
+        json.dumps(data, ensure_ascii=False, skipkeys=True, default=str).encode()
+    except UnicodeEncodeError:
+        raise StudyError(f"{source}: a text holds half a character (a lone surrogate)") from None
     try:
         return Study.model_validate(data)
     except ValidationError as error:

@@ -1,0 +1,33 @@
+"""Settings for every test: no telemetry from Flower, and two hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+with warnings.catch_warnings():  # what flwr's own dependencies warn of while they are imported is not ours
+    warnings.simplefilter("ignore")
+    import flwr.app
+    import flwr.clientapp
+    import flwr.serverapp  # noqa: F401
+
+pytest.register_assert_rewrite("tests.support", "tests.analyses.contract")
+
+# The contract's tests are inherited, so several classes run one property; that is meant.
+_QUIET = (HealthCheck.differing_executors, HealthCheck.too_slow)
+settings.register_profile("ci", max_examples=12, deadline=None, suppress_health_check=_QUIET)
+settings.register_profile("soak", max_examples=1000, deadline=None, suppress_health_check=_QUIET)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of the contract that takes a ``study`` over all studies of its class."""
+    studies = getattr(metafunc.cls, "studies", None)
+    if studies is not None and "study" in metafunc.fixturenames:
+        metafunc.parametrize("study", list(studies.values()), ids=list(studies))

@@ -1,0 +1,126 @@
+"""What is published keeps small cells back, and tells values, suppressed and refused figures apart."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import cohort_of, drive, patients, published, study_of
+from wardround_common.analyses.evaluate import Evaluation, Group, published_all
+from wardround_common.analyses.logistic import Coefficient
+from wardround_common.errors import WardroundError
+from wardround_server.publish import Rules, models, to_json, write_file
+
+RULES = Rules(11)
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, None), (10, None), (11, 11), (500, 500)])
+def test_a_small_count_is_not_shown(count: int, shown: int | None) -> None:
+    assert RULES.count(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("counts", "hospitals", "shown"),
+    [
+        ([20, 30, 40], None, [20, 30, 40]),
+        ([5, 30, 40], None, [None, None, 40]),
+        ([5, 40, 30], None, [None, 40, None]),
+        ([5, 6, 40], None, [None, None, 40]),
+        ([5, 0, 40], None, [None, 0, None]),
+        ([5, 0, 0], None, [None, 0, 0]),
+        ([0, 0, 0], [0, 0, 0], [0, 0, 0]),
+        ([200, 30, 40], [1, 3, 3], [None, None, 40]),
+        ([200, 30, 40], [1, 1, 3], [None, None, 40]),
+        ([200, 30, 0], [1, 3, 0], [None, None, 0]),
+    ],
+)
+def test_a_lone_suppressed_count_takes_the_next_smallest_with_it(
+    counts: list[int], hospitals: list[int] | None, shown: list[int | None]
+) -> None:
+    assert RULES.counts(counts, hospitals) == shown
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=6), st.data())
+def test_no_suppressed_count_follows_from_the_total(counts: list[int], data: st.DataObject) -> None:
+    hospitals = data.draw(st.lists(st.integers(1, 4), min_size=len(counts), max_size=len(counts)))
+    shown = RULES.counts(counts, hospitals)
+    for count, number, value in zip(counts, hospitals, shown, strict=True):
+        assert value in (None, count)
+        assert value is None or count == 0 or (count >= 11 and number >= 2)
+    if shown.count(None) == 1:
+        assert sum(count > 0 for count in counts) == 1
+
+
+def evaluation(confusion: tuple[tuple[int, int], tuple[int, int]], hospitals: tuple[int, int]) -> Evaluation:
+    table = (Group(20, 30, 3, 25.0), Group(20, 30, 1, 25.0), Group(5, 60, 3, 40.0))
+    return Evaluation("test", 0.5, confusion, hospitals, 0.8, 0.2, (0.1, 0.9), table, 3)
+
+
+def test_metrics_are_refused_on_few_rows_or_rows_of_few_hospitals() -> None:
+    for few in (evaluation(((3, 2), (3, 2)), (3, 3)), evaluation(((30, 20), (30, 20)), (2, 2))):
+        shown = published_all(RULES, [few])["test"]
+        assert shown["state"] == "refused" and shown["n"] is None
+        assert not {"auc", "accuracy", "brier", "calibration"} & set(shown)
+
+
+@pytest.mark.parametrize(
+    ("confusion", "hospitals"), [(((30, 20), (4, 6)), (3, 3)), (((30, 20), (30, 20)), (3, 1))]
+)
+def test_metrics_of_a_small_outcome_class_are_suppressed(
+    confusion: tuple[tuple[int, int], tuple[int, int]], hospitals: tuple[int, int]
+) -> None:
+    shown = published_all(RULES, [evaluation(confusion, hospitals)])["test"]
+    assert shown["n"] == sum(map(sum, confusion))
+    for name in ("auc", "sensitivity", "specificity", "calibration_slope", "calibration_intercept"):
+        assert shown[name] is None, name
+
+
+def test_a_calibration_group_needs_min_cell_rows_of_either_outcome_from_two_hospitals() -> None:
+    shown = published_all(RULES, [evaluation(((30, 20), (20, 30)), (3, 3))])["test"]
+    assert shown["calibration"] == [{"n": 50, "predicted": 0.5, "observed": 0.6}]
+
+
+def test_a_coefficient_without_an_error_has_a_p_of_zero_and_no_infinity() -> None:
+    assert json.loads(to_json(Coefficient(1.5, 0.0).published()))["p"] == 0.0
+
+
+def test_results_name_study_version_defaults_and_models() -> None:
+    study = study_of({"kind": "logistic", "predictors": ["age"], "name": "risk"})
+    findings = drive(study, cohort_of(study, patients())).findings
+    shown = published(study, findings)
+    assert shown["study_sha256"] == study.digest.hex()
+    assert shown["manifest"] == json.loads(study.manifest())
+    assert list(models(findings)) == ["risk"]
+    assert shown["analyses"]["risk"]["model_sha256"] == models(findings)["risk"].sha256
+    assert json.loads(to_json(shown)) == json.loads(json.dumps(shown))
+
+
+def test_numbers_keep_all_their_digits_and_what_is_no_number_is_refused() -> None:
+    assert json.loads(to_json({"a": 0.1 + 0.2}))["a"] == 0.1 + 0.2
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json(float("nan"))
+
+
+def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "results.json"
+    write_file(path, "first")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(WardroundError, match=f"{path}: cannot be written .*make room"):
+            write_file(path, "x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "first"
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WardroundError, match=r"file/results.json: cannot be written .*--out"):
+        write_file(tmp_path / "file" / "results.json", "x")
