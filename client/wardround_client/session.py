@@ -8,6 +8,8 @@ meanwhile would give two sums under one mask.
 
 from __future__ import annotations
 
+import threading
+
 from wardround_client.gate import Policy, Request, Sealed, release
 from wardround_client.store import NodeStore
 from wardround_common.analyses.flow import LABEL, FlowQuery, usable_rows
@@ -44,6 +46,7 @@ class Session:
         self._roster: Roster | None = None
         self._epoch: Epoch | None = None
         self._signed = False
+        self._answering = threading.Lock()  # one number asked twice at once is answered once
         self._secrets: dict[str, bytes] = {}
         self._usable = {spec.label: usable_rows(cohort, spec.needed()) for spec in study.analyses}
         self._usable[LABEL] = cohort.rows
@@ -130,6 +133,12 @@ class Session:
             raise ProtocolError("a question about no analysis of the study, or with a number below 0")
         binding, under = self._roster.digest, epoch.digest
         context = query_context(binding, under, question.analysis, question.index, question.asked)
+        with self._answering:
+            return self._answered(question, hospitals, binding, under, context)
+
+    def _answered(
+        self, question: Question, hospitals: tuple[str, ...], binding: bytes, under: bytes, context: bytes
+    ) -> Sealed:
         kept = self._store.answer(binding, under, question.analysis, question.index)
         if kept is not None:
             if kept[0] != context:

@@ -35,15 +35,17 @@ class Rules:
         return None if 0 < count < self.min_cell else count
 
     def counts(self, counts: Sequence[int], hospitals: Sequence[int] | None = None) -> list[int | None]:
-        """Return a row of counts with known total; small ones, and a lone one's neighbour, as None."""
+        """Return a row of counts with known total, some as None; what is None adds up to ``min_cell``."""
         found = list(hospitals) if hospitals is not None else [2] * len(counts)
         shown = [
             None if n < 2 and count else self.count(count) for count, n in zip(counts, found, strict=True)
         ]
-        if shown.count(None) == 1:
+        while None in shown:
+            hidden = [count for count, one in zip(counts, shown, strict=True) if one is None]
             rest = [(count, i) for i, count in enumerate(counts) if shown[i]]
-            if rest:
-                shown[min(rest)[1]] = None
+            if not rest or (len(hidden) > 1 and sum(hidden) >= self.min_cell):
+                break
+            shown[min(rest)[1]] = None
         return shown
 
 

@@ -9,6 +9,7 @@ be cut. It holds sums with small cells and is therefore confidential: mode 0600,
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -86,17 +87,24 @@ class Transcript:
         if path is not None:
             try:
                 self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+                self._take_up(self._fd, path)
             except OSError as error:
                 raise WardroundError(f"{path}: the transcript cannot be opened ({error.strerror})") from None
-            self._load(path)
 
-    def _load(self, path: Path) -> None:
+    def _take_up(self, fd: int, path: Path) -> None:
+        """Lock the file, so that no two studies write it, and read what it holds."""
         end = 0
-        for record, head, after in _read(path.read_bytes()):
-            self.records.append(record)
-            self.head, end = head, after
-        assert self._fd is not None  # noqa: S101 (set by the only caller)
-        os.truncate(self._fd, end)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for record, head, after in _read(path.read_bytes()):
+                self.records.append(record)
+                self.head, end = head, after
+            os.truncate(fd, end)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, BlockingIOError):
+                raise WardroundError(f"{path}: another study is writing this transcript") from None
+            raise
 
     def append(self, record: Record) -> None:
         """Add a record and sync it. WardroundError, with nothing added, if the disk is full."""

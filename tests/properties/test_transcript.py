@@ -103,6 +103,16 @@ def test_a_record_cannot_be_left_out_or_change_places(tmp_path: Path) -> None:
             Transcript(path)
 
 
+def test_two_studies_cannot_write_one_transcript(tmp_path: Path) -> None:
+    path = tmp_path / "transcript"
+    written(path)
+    first = Transcript(path)
+    with pytest.raises(WardroundError, match="another study is writing"):
+        Transcript(path)
+    first.close()
+    Transcript(path).close()
+
+
 def test_a_record_that_does_not_fit_on_the_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "transcript"
     whole = written(path)

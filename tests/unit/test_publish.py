@@ -37,6 +37,8 @@ def test_a_small_count_is_not_shown(count: int, shown: int | None) -> None:
         ([200, 30, 40], [1, 3, 3], [None, None, 40]),
         ([200, 30, 40], [1, 1, 3], [None, None, 40]),
         ([200, 30, 0], [1, 3, 0], [None, None, 0]),
+        ([1, 1, 400], None, [None, None, None]),
+        ([3, 4, 20, 400], None, [None, None, None, 400]),
     ],
 )
 def test_a_lone_suppressed_count_takes_the_next_smallest_with_it(
@@ -52,8 +54,9 @@ def test_no_suppressed_count_follows_from_the_total(counts: list[int], data: st.
     for count, number, value in zip(counts, hospitals, shown, strict=True):
         assert value in (None, count)
         assert value is None or count == 0 or (count >= 11 and number >= 2)
-    if shown.count(None) == 1:
-        assert sum(count > 0 for count in counts) == 1
+    hidden = [count for count, value in zip(counts, shown, strict=True) if value is None]
+    if hidden and any(shown):
+        assert len(hidden) > 1 and sum(hidden) >= 11
 
 
 def evaluation(confusion: tuple[tuple[int, int], tuple[int, int]], hospitals: tuple[int, int]) -> Evaluation:
@@ -78,6 +81,20 @@ def test_metrics_of_a_small_outcome_class_are_suppressed(
     assert shown["n"] == sum(map(sum, confusion))
     for name in ("auc", "sensitivity", "specificity", "calibration_slope", "calibration_intercept"):
         assert shown[name] is None, name
+
+
+@pytest.mark.parametrize("confusion", [((30, 20), (30, 4)), ((300, 1), (40, 50)), ((3, 50), (40, 50))])
+def test_sensitivity_and_specificity_need_four_cells_that_can_be_shown(
+    confusion: tuple[tuple[int, int], tuple[int, int]],
+) -> None:
+    shown = published_all(RULES, [evaluation(confusion, (3, 3))])["test"]
+    assert shown["sensitivity"] is None and shown["specificity"] is None
+    assert shown["auc"] == 0.8
+
+
+def test_sensitivity_and_specificity_are_shown_where_all_cells_are() -> None:
+    shown = published_all(RULES, [evaluation(((30, 20), (15, 45)), (3, 3))])["test"]
+    assert (shown["sensitivity"], shown["specificity"]) == (0.75, 0.6)
 
 
 def test_a_calibration_group_needs_min_cell_rows_of_either_outcome_from_two_hospitals() -> None:

@@ -228,12 +228,17 @@ class Evaluation:
         return sum(map(sum, self.confusion))
 
     def published(self, small: SmallCells) -> dict[str, Any]:
-        """Return the metrics; refused on fewer than ``min_cell`` rows, or rows of too few hospitals."""
+        """Return the metrics; refused on fewer than ``min_cell`` rows, or rows of too few hospitals.
+
+        Sensitivity and specificity are rows of a table of counts and need all four to be shown.
+        """
         (tn, fp), (fn, tp) = self.confusion
         negatives, positives = tn + fp, fn + tp
         if self.n < small.min_cell or max(self.hospitals) < self.min_hospitals:
             return {"n": None, "state": "refused", "why": "too few rows, or rows of too few hospitals"}
         both = min(positives, negatives) >= small.min_cell and min(self.hospitals) >= 2
+        cells = [small.count(cell) for cell in (tn, fp, fn, tp)]
+        table = both and None not in cells
         line = self.calibration if both else None
         groups = [
             g for g in self.table if min(g.without, g.with_outcome) >= small.min_cell and g.hospitals >= 2
@@ -244,8 +249,8 @@ class Evaluation:
             "accuracy": (tp + tn) / self.n,
             "brier": self.brier,
             "threshold": self.threshold,
-            "sensitivity": tp / positives if both else None,
-            "specificity": tn / negatives if both else None,
+            "sensitivity": tp / positives if table else None,
+            "specificity": tn / negatives if table else None,
             "calibration_intercept": None if line is None else line[0],
             "calibration_slope": None if line is None else line[1],
             "calibration": [group.published() for group in groups],
