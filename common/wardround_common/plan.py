@@ -125,4 +125,8 @@ def _plan(study: Study, spec: AnalysisSpec, flow: Flow) -> Plan:
             f"analysis `{spec.label}`: no training row has all of {listed(spec.needed())}; "
             "see `missing`, `split` and `cohort.where`"
         )
+    if KINDS[spec.kind].is_model and study.split is not None and not usable.test:
+        raise StudyError(
+            f"analysis `{spec.label}`: no row with all of {listed(spec.needed())} is held out; see `split`"
+        )
     return Plan(spec.label, study.dictionary, privacy.min_hospitals, privacy.min_cell, usable)

@@ -95,6 +95,19 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def prepare_folder(folder: Path) -> None:
+    """Make the folder and try it, so that a long study does not end where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0" * 4096)
+            file.flush()
+    except OSError as error:
+        raise WardroundError(
+            f"{folder}: cannot be written ({error.strerror}); make room, or choose another folder with `--out`"
+        ) from None
+
+
 def write_file(path: Path, text: str) -> None:
     """Write a file whole or not at all. WardroundError names it and says what to do."""
     try:

@@ -96,7 +96,7 @@ class Transcript:
         end = 0
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for record, head, after in _read(path.read_bytes()):
+            for record, head, after in _read(path):
                 self.records.append(record)
                 self.head, end = head, after
             os.truncate(fd, end)
@@ -158,25 +158,24 @@ def _header(head: bytes, size: int) -> bytes:
     return length + hashlib.sha256(b"length" + head + length).digest()[: _HEADER - _LENGTH.size]
 
 
-def _read(data: bytes) -> Iterator[tuple[Any, bytes, int]]:
-    """Yield (record, head, end) of every whole record; stop at one that was cut off."""
-    at, head = 0, b""
+def _read(path: Path) -> Iterator[tuple[Any, bytes, int]]:
+    """Yield (record, head, end) of every whole record of a file; stop at one that was cut off."""
+    data, at, head = path.read_bytes(), 0, b""
+    changed = f"{path}: the transcript was changed: a record does not follow from those before it"
+    if 0 < len(data) < _HEADER:
+        raise ProtocolError(f"{path}: this is no transcript")
     while len(data) - at >= _HEADER:
         size = _LENGTH.unpack_from(data, at)[0]
         start = at + _HEADER
         if data[at:start] != _header(head, size) or size > MOST_RECORD:
-            raise ProtocolError(
-                "the transcript was changed: a record does not follow from those before it"
-                if at
-                else "this is no transcript"
-            )
+            raise ProtocolError(changed if at else f"{path}: this is no transcript")
         if len(data) - start < size + 32:
             return
         body = data[start : start + size]
         head = hashlib.sha256(head + body).digest()
         at = start + size + 32
         if head != data[start + size : at]:
-            raise ProtocolError("the transcript was changed: a record does not follow from those before it")
+            raise ProtocolError(changed)
         yield _RECORDS.decode(body, object), head, at
 
 
@@ -184,7 +183,7 @@ def read_transcript(path: Path) -> Transcript:
     """Read a finished transcript without opening it for writing. WardroundError if it is none."""
     transcript = Transcript()
     try:
-        for record, head, _ in _read(path.read_bytes()):
+        for record, head, _ in _read(path):
             transcript.records.append(record)
             transcript.head = head
     except OSError as error:

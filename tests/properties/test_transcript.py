@@ -130,7 +130,7 @@ def test_a_record_that_does_not_fit_on_the_disk_leaves_the_file_as_it_was(tmp_pa
     assert len(reopened(path).steps) == 4
 
 
-@pytest.mark.parametrize("content", [b"id,age\n1,54\n", b"\x00" * 100, b"\xff" * 9])
+@pytest.mark.parametrize("content", [b"id\n", b"id,age\n1,54\n", b"\x00" * 100, b"\xff" * 9])
 def test_a_file_that_is_no_transcript_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "north.csv"
     path.write_bytes(content)

@@ -1,0 +1,1 @@
+"""The project's figures, measured: `python -m tests.bench [--only PART]`."""
