@@ -103,9 +103,7 @@ def prepare_folder(folder: Path) -> None:
             file.write(b"0" * 4096)
             file.flush()
     except OSError as error:
-        raise WardroundError(
-            f"{folder}: cannot be written ({error.strerror}); make room, or choose another folder with `--out`"
-        ) from None
+        raise _unwritable(folder, error) from None
 
 
 def write_file(path: Path, text: str) -> None:
@@ -124,6 +122,10 @@ def write_file(path: Path, text: str) -> None:
             os.unlink(name)
             raise
     except OSError as error:
-        raise WardroundError(
-            f"{path}: cannot be written ({error.strerror}); make room, or choose another folder with `--out`"
-        ) from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> WardroundError:
+    return WardroundError(
+        f"{path}: cannot be written ({error.strerror}); make room, or choose another folder with `--out`"
+    )
