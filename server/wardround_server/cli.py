@@ -14,7 +14,7 @@ from wardround_common.plan import study_program
 from wardround_common.study import parse_study, read_study
 from wardround_server import show
 from wardround_server.conductor import conduct
-from wardround_server.publish import prepare_folder, to_json, write_file
+from wardround_server.publish import to_json, try_folder, write_file
 from wardround_server.shipped import study_file, tables
 from wardround_server.simulation import published, simulate
 from wardround_server.transcript import read_transcript
@@ -71,7 +71,7 @@ def simulate_command(
     if not files:
         raise StudyError(f"{study}: give each hospital's table with --data NAME=FILE")
     folder = out or Path(f"wardround-{checked.name}")
-    prepare_folder(folder)
+    try_folder(folder)
     with show.progress(checked.name, quiet or as_json) as observe:
         result = simulate(checked, files, transcript=transcript, observe=observe)
     result.write(folder)

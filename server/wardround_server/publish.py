@@ -95,11 +95,14 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make the folder and try it, so that a long study does not end where nothing can be written."""
+def try_folder(folder: Path) -> None:
+    """Try to write where the folder is, or will be made; leaves nothing there.
+
+    A long study should not end where its results can't be kept.
+    """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"0" * 4096)
             file.flush()
     except OSError as error:
