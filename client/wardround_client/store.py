@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class NodeStore:
             self._db.execute("pragma synchronous = full")
         except sqlite3.Error as error:
             raise WardroundError(f"{path}: the node's database cannot be opened ({error})") from None
+        weakref.finalize(self, self._db.close)  # a simulated hospital ends when nobody holds it any more
 
     def __repr__(self) -> str:
         return "NodeStore(...)"

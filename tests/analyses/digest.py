@@ -34,7 +34,8 @@ def main() -> None:
             digest.update(exact(study, driven(study).findings).encode())
     x = np.linspace(-9, 9, 4001)
     kernels = hashlib.sha256(np.exp(x).tobytes() + np.log(np.exp(x)).tobytes())
-    kernels.update((np.outer(x, x)[::9] @ np.outer(x, x)[:, ::9]).tobytes())
+    square = np.outer(x[:100], np.exp(x[-100:]))
+    kernels.update((square @ square.T).tobytes())
     features = [name for name, found in __cpu_features__.items() if found]
     print(json.dumps({"results": digest.hexdigest(), "numpy": kernels.hexdigest(), "features": features}))
 
