@@ -64,6 +64,12 @@ def log1p_exp(x: Floats) -> Floats:
     return np.maximum(x, 0.0) + small
 
 
+def binary_deviance(y: Floats, eta: Floats) -> Floats:
+    """Return each row's -2 log-likelihood of an outcome 0 or 1 under log-odds ``eta``."""
+    deviance: Floats = 2.0 * log1p_exp(np.where(y > 0, -eta, eta))
+    return deviance
+
+
 def normal_tail(z: float) -> float:
     """Return P(|Z| > |z|) of a standard normal: erfc(|z| / sqrt 2).
 

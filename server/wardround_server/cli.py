@@ -14,9 +14,9 @@ from wardround_common.plan import study_program
 from wardround_common.study import parse_study, read_study
 from wardround_server import show
 from wardround_server.conductor import conduct
-from wardround_server.publish import to_json, try_folder, write_file
+from wardround_server.publish import published, to_json, try_folder, write_file
 from wardround_server.shipped import study_file, tables
-from wardround_server.simulation import published, simulate
+from wardround_server.simulation import simulate
 from wardround_server.transcript import read_transcript
 
 coordinator = typer.Typer(help="What the one who runs studies does.", no_args_is_help=True)

@@ -22,6 +22,7 @@ from wardround_common.errors import WardroundError
 from wardround_common.models import LogisticModel
 from wardround_common.plan import Finding, Findings
 from wardround_common.study import Study
+from wardround_server.transcript import Transcript
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,15 @@ def publish(
     }
 
 
+def published(
+    study: Study, transcript: Transcript, findings: Findings, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return the results of a study that ``transcript`` recorded to its end."""
+    epoch, opening = transcript.epochs[-1].epoch, transcript.opening
+    abstaining = {} if opening is None else epoch.abstaining(opening.roster)
+    return publish(study, epoch.hospitals, findings, seconds, abstaining)
+
+
 def _analysis(rules: Rules, label: str, finding: Finding, seconds: Mapping[str, float]) -> dict[str, Any]:
     shown = {} if finding.result is None else finding.result.published(rules)
     if finding.evaluations:
@@ -106,7 +116,7 @@ def try_folder(folder: Path) -> None:
             file.write(b"0" * 4096)
             file.flush()
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise unwritable(folder, error) from None
 
 
 def write_file(path: Path, text: str) -> None:
@@ -125,10 +135,11 @@ def write_file(path: Path, text: str) -> None:
             os.unlink(name)
             raise
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
 
 
-def _unwritable(path: Path, error: OSError) -> WardroundError:
+def unwritable(path: Path, error: OSError) -> WardroundError:
+    """Return the error that names the place and says what to do."""
     return WardroundError(
         f"{path}: cannot be written ({error.strerror}); make room, or choose another folder with `--out`"
     )

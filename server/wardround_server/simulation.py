@@ -30,7 +30,7 @@ from wardround_common.study import Study, parse_study, read_study
 from wardround_server.app import server_app
 from wardround_server.conductor import Observer, Progress
 from wardround_server.grid import LocalGrid
-from wardround_server.publish import models, publish, to_json, write_file
+from wardround_server.publish import models, published, to_json, write_file
 from wardround_server.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -124,15 +124,6 @@ def run(study: Study, hospitals: list[Hospital], transcript: Transcript, observe
     finally:
         grid.close()
     return StudyResult(study, published(study, transcript, delivered[0], clock.seconds), delivered[0], notes)
-
-
-def published(
-    study: Study, transcript: Transcript, findings: Findings, seconds: Mapping[str, float]
-) -> dict[str, Any]:
-    """Return the results of a study that ``transcript`` recorded to its end."""
-    epoch, opening = transcript.epochs[-1].epoch, transcript.opening
-    abstaining = {} if opening is None else epoch.abstaining(opening.roster)
-    return publish(study, epoch.hospitals, findings, seconds, abstaining)
 
 
 def _approve(study: Study, hospitals: list[Hospital]) -> tuple[list[Node], tuple[str, ...]]:

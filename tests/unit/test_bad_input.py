@@ -166,36 +166,6 @@ def test_a_faulty_study_is_refused_with_its_key(key: str, value: Any, named: lis
     assert [part for part in named if part not in line] == [], line
 
 
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        (b"wardround: 1\nname: caf\xe9\n", "byte 22 is not UTF-8"),
-        (b"wardround: 1\nname: x: y\n", "line 2"),
-        (b"wardround: 1\nname: [a\n", "line 3"),
-        (b"wardround: 1\na: &one 1\nb: *one\n", "line 3: aliases are not allowed"),
-        (b"wardround: 1\nname: a\nname: b\n", "line 3: the key `name` stands there twice"),
-        (b"wardround: 1\nvariables:\n  age: {kind: number, kind: number}\n", "line 3: the key `kind`"),
-        (b"a: !!python/name:os.system 1\n", "line 1"),
-        (b"wardround: 1\nname: \0\n", "not readable as YAML"),
-        (b"[" * 5000, "nested too deeply"),
-        (b"", "a mapping of keys"),
-        (b"- wardround\n", "a mapping of keys"),
-        (b"name: x\n", "`wardround: 1` is missing"),
-        (b"wardround: 1\n", "this key is required"),
-    ],
-)
-def test_a_study_file_that_cannot_be_read_is_refused_with_its_line(
-    tmp_path: Path, content: bytes, named: str
-) -> None:
-    file = tmp_path / "study.yaml"
-    file.write_bytes(content)
-    with pytest.raises(StudyError) as caught:
-        read_study(file)
-    line = line_of(caught.value)
-    assert line.startswith(str(file))
-    assert named in line
-
-
 def test_a_study_file_that_is_not_there_or_a_folder_is_named(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "no.yaml", "there is no such file"), (tmp_path, "cannot be read")):
         with pytest.raises(StudyError) as caught:

@@ -139,6 +139,15 @@ def test_an_analysis_of_another_outcome_takes_the_first_outcome_as_no_predictor_
 
 
 FILES = {
+    b"wardround: 1\nname: caf\xe9\n": "byte 22 is not UTF-8",
+    b"wardround: 1\nname: x: y\n": "line 2",
+    b"wardround: 1\na: &one 1\nb: *one\n": "line 3: aliases are not allowed",
+    b"wardround: 1\nvariables:\n  age: {kind: number, kind: number}\n": "line 3: the key `kind`",
+    b"a: !!python/name:os.system 1\n": "line 1",
+    b"wardround: 1\nname: \0\n": "not readable as YAML",
+    b"- wardround\n": "a mapping of keys",
+    b"name: x\n": "`wardround: 1` is missing",
+    b"wardround: 1\n": "this key is required",
     b"wardround: 1\nname: a\nname: b\n": "line 3: the key `name` stands there twice",
     b"wardround: 1\nname: &x a\ntitle: *x\n": "line 3: aliases are not allowed",
     b"wardround: 1\nname: [a\n": "line 3: ",

@@ -20,7 +20,7 @@ from pydantic import Field as Key
 
 from wardround_common.analysis import Analysis, AnalysisSpec, Plan, Rows, SmallCells
 from wardround_common.cohort import Cohort
-from wardround_common.elementary import log1p_exp, logistic
+from wardround_common.elementary import binary_deviance, logistic
 from wardround_common.errors import StudyError
 from wardround_common.models import LogisticModel
 from wardround_common.newton import Diverged, Slope, newton
@@ -44,6 +44,12 @@ class EvaluateSpec(AnalysisSpec):
     part: Literal["train", "test"] = "test"
 
 
+def _cell(score: Floats) -> Ints:
+    """Return each row's score cell; ``score`` is the probability times CELLS, whose end is in the last."""
+    cells: Ints = np.minimum(score.astype(np.int64), CELLS - 1)
+    return cells
+
+
 @dataclass(frozen=True)
 class ScoresQuery:
     """Rows by outcome and score cell, the confusion table at ``threshold``, and squared errors."""
@@ -55,7 +61,7 @@ class ScoresQuery:
     threshold: float
 
     def layout(self, frame: Frame) -> Layout:
-        """``cells`` (2, 10000), ``confusion`` (2, 2) by outcome and call, ``brier`` (), ``n`` ()."""
+        """``cells`` (2, 10000), ``confusion`` (2, 2) by outcome and call, ``brier`` (), ``outcomes`` (2,)."""
         fields = (
             counts("cells", 2, CELLS),
             counts("confusion", 2, 2),
@@ -70,7 +76,7 @@ class ScoresQuery:
         for block in tally.over(self.rows.of(cohort)):
             y = block.codes(self.outcome).astype(np.int64)
             p = self.model.probability(block)
-            tally.cells("cells", y * CELLS + np.minimum((p * CELLS).astype(np.int64), CELLS - 1))
+            tally.cells("cells", y * CELLS + _cell(p * CELLS))
             tally.cells("confusion", 2 * y + (p >= self.threshold))
             tally.cells("outcomes", y)
             off = p - y
@@ -116,7 +122,7 @@ class CalibrationStep:
             p = logistic(eta)
             w = np.minimum(p * (1.0 - p), 0.25)
             tally.count("n", block.rows)
-            tally.add("deviance", 2.0 * log1p_exp(np.where(y > 0, -eta, eta)))
+            tally.add("deviance", binary_deviance(y, eta))
             tally.add("score", np.stack([y - p, (y - p) * x]))
             tally.add("information", np.stack([w, w * x, w * x * x]))
         return tally.done()
@@ -148,8 +154,7 @@ class GroupsQuery:
         tally, groups = Tally(layout), len(self.ends)
         for block in tally.over(self.rows.of(cohort)):
             p = self.model.probability(block)
-            cell = np.minimum((p * CELLS).astype(np.int64), CELLS - 1)
-            group = np.searchsorted(self.ends, cell)
+            group = np.searchsorted(self.ends, _cell(p * CELLS))
             y = block.codes(self.outcome).astype(np.int64)
             tally.cells("counts", y * groups + group)
             tally.add("predicted", np.where(group == np.arange(groups)[:, None], p, 0.0))
@@ -180,7 +185,7 @@ class FinerQuery:
         tally, size = Tally(layout), len(self.split)
         for block in tally.over(self.rows.of(cohort)):
             score = self.model.probability(block) * CELLS
-            cell = np.minimum(score.astype(np.int64), CELLS - 1)
+            cell = _cell(score)
             at = np.minimum(np.searchsorted(self.split, cell), size - 1)
             part = np.minimum(((score - cell) * self.parts).astype(np.int64), self.parts - 1)
             y = block.codes(self.outcome).astype(np.int64)

@@ -22,7 +22,7 @@ from wardround_common.analysis import Analysis, ModelSpec, Plan, Rows, SmallCell
 from wardround_common.cohort import Cohort
 from wardround_common.design import MISSING, Design, Term, expand
 from wardround_common.dictionary import CategoryVariable, Dictionary, NumberVariable
-from wardround_common.elementary import log, log1p_exp, logistic, normal_tail
+from wardround_common.elementary import binary_deviance, log, logistic, normal_tail
 from wardround_common.errors import FitError, StudyError, listed
 from wardround_common.linalg import factor, quadratic
 from wardround_common.models import LogisticModel, linear_predictor
@@ -156,7 +156,7 @@ class NewtonStep:
             eta = linear_predictor(columns.values, self.model.beta)
             p = logistic(eta)
             tally.count("n", block.rows)
-            tally.add("deviance", 2.0 * log1p_exp(np.where(y > 0, -eta, eta)))
+            tally.add("deviance", binary_deviance(y, eta))
             tally.products("score", y - p, columns)
             tally.squares("information", np.minimum(p * (1.0 - p), 0.25), columns)
         return tally.done()

@@ -17,11 +17,11 @@ from wardround_client.gate import read_policy
 from wardround_client.reader import read
 from wardround_client.sources import open_table
 from wardround_client.store import NodeStore
-from wardround_common.errors import WardroundError
+from wardround_common.analyses.logistic import LogisticSpec
 from wardround_common.sealing.identity import Identity
 from wardround_common.study import Study, read_study
 from wardround_server import show
-from wardround_server.publish import to_json, write_file
+from wardround_server.publish import to_json, unwritable, write_file
 from wardround_server.shipped import study_file, tables
 from wardround_server.simulation import Hospital, StudyResult, run, study_key
 from wardround_server.transcript import Transcript
@@ -91,9 +91,7 @@ def _home(home: Path, file: Path) -> Hospital:
             shutil.copyfile(file.parent.parent / "policy.toml", home / "policy.toml")
         identity = _identity(home / "keys" / "identity.pem")
     except OSError as error:
-        raise WardroundError(
-            f"{home}: cannot be written ({error.strerror}); make room, or choose another folder with `--out`"
-        ) from None
+        raise unwritable(home, error) from None
     return Hospital(
         home.name,
         partial(open_table, home / "table.csv"),
@@ -126,7 +124,7 @@ def _compare(study: Study, hospitals: list[Hospital], result: StudyResult) -> di
     federated = {
         term: one["value"] for term, one in found["coefficients"].items() if one["value"] is not None
     }
-    ridge = next(float(getattr(spec, "ridge")) for spec in study.analyses if spec.kind == "logistic")  # noqa: B009
+    ridge = next(spec.ridge for spec in study.analyses if isinstance(spec, LogisticSpec))
     compared = compare(cohorts, str(study.outcome), ridge, study.privacy.min_cell, federated)
     test = found["metrics"]["test"]
     scores = {
