@@ -21,6 +21,7 @@ from wardround_client.reader import read
 from wardround_client.session import Session
 from wardround_client.sources import of_frame
 from wardround_client.store import NodeStore
+from wardround_common.analyses.evaluate import Evaluation
 from wardround_common.cohort import Cohort
 from wardround_common.plan import Findings, study_program
 from wardround_common.program import Asked
@@ -33,6 +34,7 @@ from wardround_server.conductor import Observer
 from wardround_server.grid import LocalGrid
 from wardround_server.publish import publish
 from wardround_server.simulation import study_key
+from wardround_server.strategies import flower
 from wardround_server.transcript import Transcript
 
 ROWS = 600
@@ -170,7 +172,7 @@ class Driven:
 
 def drive(study: Study, cohort: Cohort) -> Driven:
     """Run a study's program over one pooled cohort: no hospitals, no masks, only the program and its sums."""
-    program, sums = study_program(study), None
+    program, sums = study_program(study, flower), None
     every: list[Asked] = []
     while True:
         try:
@@ -211,8 +213,8 @@ def published(study: Study, findings: Findings) -> dict[str, Any]:
 def exact(study: Study, findings: Findings) -> str:
     """Return all bits of the published results that do not depend on how rows are split over hospitals.
 
-    Left out are times and numbers of hospitals. Calibration tables are taken as they were before their
-    cells of a single hospital were suppressed.
+    Left out are times and numbers of hospitals. Calibration tables, curves and subgroups are taken as they
+    were before what only one hospital contributes to was suppressed or merged.
     """
     left = published(study, findings)
     del left["hospitals"], left["abstaining"]
@@ -221,6 +223,24 @@ def exact(study: Study, findings: Findings) -> str:
     for label, found in left["analyses"].items():
         del found["seconds"]
         for one in findings.analyses[label].evaluations:
-            table = [(group.without, group.with_outcome, group.predicted) for group in one.table]
-            found["metrics"][one.part]["calibration"] = table
+            if isinstance(one, Evaluation):
+                found["metrics"][one.part].update(_raw(one))
     return json.dumps(left, sort_keys=True, allow_nan=False)
+
+
+def _raw(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what an evaluation counted, without the hospitals it came from."""
+    return {
+        "calibration": [(group.without, group.with_outcome, group.predicted) for group in evaluation.table],
+        "curves": [(step.threshold, step.without, step.with_outcome) for step in evaluation.steps],
+        "subgroups": {
+            division.variable: (
+                division.lacking.confusion,
+                [
+                    (group.name, group.confusion, group.auc, group.brier, group.predicted)
+                    for group in division.groups
+                ],
+            )
+            for division in evaluation.divisions
+        },
+    }

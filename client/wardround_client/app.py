@@ -1,5 +1,6 @@
-"""The hospital's Flower app: `query.join`, `query.roster`, `query.epoch` and `query.ask`.
+"""The hospital's Flower app: one handler for each action, by Flower's message types.
 
+`query.join`, `query.roster`, `query.epoch`, `query.ask`, `query.state`, `train` and `evaluate`.
 Each message holds one ConfigRecord with one bytes field (three objects on Flower's wire instead of six);
 its meaning is in ``wardround_common.messages``. A refusal is an answer like any other, a code without
 data; the reason stays here, in the audit log.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -55,12 +57,20 @@ class Node:
         """Sign the epoch."""
         return say.EpochSignature(self._bound(message.epoch.binding).sign_epoch(message.epoch))
 
-    def ask(self, message: say.Questions) -> say.Answers:
-        """Answer a step."""
+    def answer(self, message: say.Questions, action: str) -> say.Answers:
+        """Answer those questions of a step that belong to one action."""
         session = self._bound(message.binding)
         session.open_epoch(message.epoch, message.signatures)
+        if any(question.action != action for question in message.questions):
+            raise ProtocolError(f"a question that is not asked as `{action}`")
         answers = [say.Answer(q.analysis, q.index, session.answer(q).data) for q in message.questions]
         return say.Answers(tuple(answers))
+
+    def state(self, message: say.StatementRequest) -> say.Statement:
+        """Tell how a model does here, where this hospital's policy allows it."""
+        session = self._bound(message.binding)
+        session.open_epoch(message.epoch, message.signatures)
+        return session.state(message.analysis)
 
     def reply(self, action: str, body: Any) -> bytes:
         """Decode, act, encode; a refusal becomes its code and an audit entry."""
@@ -68,7 +78,8 @@ class Node:
             "join": self.join,
             "roster": self.roster,
             "epoch": self.epoch,
-            "ask": self.ask,
+            "state": self.state,
+            **{one: partial(self.answer, action=one) for one in ("ask", "train", "evaluate")},
         }
         try:
             if not isinstance(body, bytes):
@@ -86,14 +97,18 @@ def client_app(node: Node) -> ClientApp:
     """Return the Flower app of a node."""
     app = ClientApp()
 
-    def serve(action: str) -> None:
-        @app.query(action)
+    def serve(action: str) -> Callable[[Message, Context], Message]:
         def handle(message: Message, context: Context) -> Message:  # noqa: ARG001 (Flower's signature)
             record = message.content.get(say.RECORD)
             body = record.get(say.FIELD) if isinstance(record, ConfigRecord) else None
             reply = ConfigRecord({say.FIELD: node.reply(action, body)})
             return Message(RecordDict({say.RECORD: reply}), reply_to=message)
 
+        return handle
+
     for action in say.ACTIONS:
-        serve(action)
+        if action not in ("train", "evaluate"):
+            app.query(action)(serve(action))
+    app.train()(serve("train"))  # local training of federated averaging
+    app.evaluate()(serve("evaluate"))
     return app

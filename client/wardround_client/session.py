@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import threading
 
-from wardround_client.gate import Policy, Request, Sealed, release
+from wardround_client.gate import Judged, Policy, Request, Sealed, release, state
 from wardround_client.store import NodeStore
 from wardround_common.analyses.flow import LABEL, FlowQuery, usable_rows
 from wardround_common.cohort import Cohort
 from wardround_common.errors import ProtocolError, Refused
-from wardround_common.messages import Question
+from wardround_common.evaluation.scores import ScoresQuery, area_under_curve
+from wardround_common.messages import Question, Statement
 from wardround_common.plan import QUERY_RECORDS
 from wardround_common.program import Asked
 from wardround_common.query import Contribution, Frame, Layout
@@ -48,6 +49,8 @@ class Session:
         self._signed = False
         self._answering = threading.Lock()  # one number asked twice at once is answered once
         self._secrets: dict[str, bytes] = {}
+        # the last evaluation on held-out rows and its model's digest, by analysis
+        self._judged: dict[str, tuple[Asked, str]] = {}
         self._usable = {spec.label: usable_rows(cohort, spec.needed()) for spec in study.analyses}
         self._usable[LABEL] = cohort.rows
         kinds = {spec.label: KINDS[spec.kind] for spec in study.analyses}
@@ -140,13 +143,17 @@ class Session:
         self, question: Question, hospitals: tuple[str, ...], binding: bytes, under: bytes, context: bytes
     ) -> Sealed:
         kept = self._store.answer(binding, under, question.analysis, question.index)
-        if kept is not None:
-            if kept[0] != context:
-                raise Refused("other_query", "another query was answered under this number")
-            return Sealed(kept[1])
+        if kept is not None and kept[0] != context:
+            raise Refused("other_query", "another query was answered under this number")
         asked = QUERY_RECORDS.decode(question.asked, Asked)
+        if isinstance(asked.query, ScoresQuery) and asked.query.rows.part == "test":
+            self._judged[question.analysis] = asked, asked.query.model.sha256
+        if kept is not None:
+            return Sealed(kept[1])
         if asked.analysis != question.analysis or type(asked.query) not in self._kinds[question.analysis]:
             raise Refused("not_in_study", "a query that the approved study does not ask")
+        if asked.query.kind != question.kind:
+            raise ProtocolError("a query of another kind than its question says")
         contribution, layout = self._compute(asked)
         request = Request(
             self._study,
@@ -163,10 +170,22 @@ class Session:
         )
         return release(contribution, layout, request, self._policy, self._store)
 
+    def state(self, analysis: str) -> Statement:
+        """Tell how the model does here that this session evaluated. Refused unless policy allows it."""
+        asked, model = self._judged.get(analysis, (None, ""))
+        if asked is None or self._roster is None:
+            raise Refused("no_statement", "a statement on a model that was not evaluated here")
+        contribution, _ = self._compute(asked)
+        without, with_outcome = contribution.arrays["cells"]
+        counts = int(without.sum()), int(with_outcome.sum())
+        auc = area_under_curve(without, with_outcome) if min(counts) else 0.5
+        judged = Judged(self._roster.digest, analysis, model, *counts, auc)
+        return state(judged, self._study, self._policy, self._store)
+
     def _compute(self, asked: Asked) -> tuple[Contribution, Layout]:
         """Compute the answer; a query that makes no sense is a ProtocolError that quotes nothing."""
         try:
             layout = asked.query.layout(Frame(self._study.dictionary, asked.rows_bound))
             return asked.query.answer(self._cohort, layout), layout
-        except (LookupError, ValueError, TypeError, ArithmeticError, MemoryError):
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError):
             raise ProtocolError(f"a `{asked.query.kind}` query that cannot be answered") from None

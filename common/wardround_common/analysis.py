@@ -6,19 +6,24 @@ neither Flower nor files; it sees a ``Plan`` and asks sum queries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from wardround_common.cohort import Block, Cohort
-from wardround_common.dictionary import Dictionary
+from wardround_common.dictionary import CategoryVariable, Dictionary
+from wardround_common.errors import did_you_mean
+from wardround_common.models import Model
 from wardround_common.program import Program
 from wardround_common.query import Query
+from wardround_common.typing import Floats
 
 Missing = Literal["impute", "drop"]
 Part = Literal["all", "train", "test"]
+DEFAULT_THRESHOLD = 0.5
 
 
 class Strict(BaseModel):
@@ -49,17 +54,69 @@ class AnalysisSpec(Strict):
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError("key: what is wrong") where the variables don't suit this kind."""
 
+    def resolved(self, dictionary: Dictionary) -> AnalysisSpec:
+        """Return the spec with the defaults written down that depend on others of its keys."""
+        return self
+
+
+Subgroups = dict[str, tuple[float, ...]]
+
+
+def check_subgroups(subgroups: Subgroups, dictionary: Dictionary) -> None:
+    """Raise ValueError where a variable is unknown, or its cut points don't suit it."""
+    for name, cuts in subgroups.items():
+        where = f"subgroups.{name}"
+        if name not in dictionary:
+            raise ValueError(f"{where}: `{name}` is not in `variables`{did_you_mean(name, dictionary)}")
+        variable = dictionary[name]
+        if isinstance(variable, CategoryVariable):
+            if cuts:
+                raise ValueError(f"{where}: a category has a group for each level; write an empty list")
+            continue
+        ends = (variable.range[0], *cuts, variable.range[1])
+        if not cuts or any(not low < high for low, high in pairwise(ends)):
+            raise ValueError(f"{where}: give rising cut points within the variable's range, as in [50, 65]")
+
 
 class ModelSpec(AnalysisSpec):
     """An analysis that fits a model of one outcome; what is None is taken from the study.
 
-    ``threshold``: where its evaluation calls a row positive.
+    ``threshold``: where its evaluation calls a row positive; 0.5 where the outcome has two levels.
+    ``subgroups``: in which groups of rows it is evaluated besides, by variable: each level of a category
+    (an empty list), or a number's bands between the given cut points.
     """
 
     outcome: str | None = None
     predictors: tuple[str, ...] | None = None
     missing: Missing | None = None
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    subgroups: Subgroups = Field(default_factory=dict)
+
+    def check_outcome(self, dictionary: Dictionary, kinds: tuple[str, ...]) -> None:
+        """Raise ValueError unless there are a predictor and an outcome of one of the ``kinds``.
+
+        A category must have two levels; only such an outcome has a ``threshold`` and ``subgroups``.
+        """
+        if self.outcome is None:
+            raise ValueError(f"outcome: a {self.kind} model needs an outcome, here or in the study")
+        variable = dictionary[self.outcome]
+        two = isinstance(variable, CategoryVariable) and len(variable.levels) == 2
+        if variable.kind not in kinds or (variable.kind == "category" and not two):
+            what = " or ".join(
+                {"category": "a category of two levels", "number": "a number"}[k] for k in kinds
+            )
+            raise ValueError(
+                f"outcome: `{self.outcome}` must be {what} "
+                "(`levels` may gather codes, as in {no: [0], yes: [1, 2, 3]})"
+            )
+        if not self.predictors:
+            raise ValueError(f"predictors: a {self.kind} model needs at least one")
+        for key in ("threshold", "subgroups"):
+            if getattr(self, key) and not two:
+                raise ValueError(
+                    f"{key}: `{self.outcome}` is a number; only an outcome of two levels has one"
+                )
+        check_subgroups(self.subgroups, dictionary)
 
     def needed(self) -> tuple[str, ...]:
         """The outcome; with `missing: drop` the predictors too."""
@@ -69,6 +126,13 @@ class ModelSpec(AnalysisSpec):
         """Outcome and predictors."""
         names = [name for term in self.predictors or () for name in term.split(":")]
         return tuple(dict.fromkeys([str(self.outcome), *names]))
+
+
+class OnModelSpec(AnalysisSpec):
+    """An analysis of a model that another entry of the study fits, on one part of the rows."""
+
+    model: str
+    part: Literal["train", "test"] = "test"
 
 
 class SmallCells(Protocol):
@@ -98,15 +162,44 @@ class Usable:
     dropped: int  # training rows without a needed variable
 
 
+class ServerStep(Protocol):
+    """A server's optimiser in federated averaging: it keeps its own momenta from round to round."""
+
+    def __call__(self, number: int, current: Sequence[Floats], mean: Sequence[Floats]) -> list[Floats]:
+        """Return the next parameters from those of round ``number`` (from 1) and the hospitals' mean."""
+
+
+class Strategies(Protocol):
+    """Whoever makes server steps by a strategy's name; on the coordinator those of Flower itself."""
+
+    def __call__(self, name: str, settings: Mapping[str, float]) -> ServerStep:
+        """Return a fresh step."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What a program may depend on besides the sums: the study's constants and the sealed counts."""
+    """What a program may depend on besides the sums: the study's constants and the sealed counts.
+
+    ``ten_rows_a_term``: a model of more than one term per ten rows is refused, as it is in every study.
+    """
 
     label: str
     dictionary: Dictionary
     min_hospitals: int
     min_cell: int
     usable: Usable
+    strategies: Strategies
+    ten_rows_a_term: bool = True
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model with what it was fitted for: its outcome, that outcome's mean, and the variables rows need."""
+
+    model: Model
+    outcome: str
+    outcome_mean: float
+    needed: tuple[str, ...]
 
 
 class Result(Protocol):
@@ -116,15 +209,28 @@ class Result(Protocol):
         """Return the JSON object of results.json, small cells suppressed."""
 
 
+class ModelResult(Result, Protocol):
+    """What an analysis that fits a model returns; ``outcome_mean`` is over the training rows."""
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+
+    @property
+    def outcome_mean(self) -> float:
+        """The outcome's mean in its own unit, or the share of its second level."""
+
+
 @dataclass(frozen=True)
 class Analysis:
-    """The catalogue's entry."""
+    """The catalogue's entry: its ``program``, or what it asks ``on_model``, a model of another entry."""
 
     kind: str
     spec: type[AnalysisSpec]
     queries: tuple[type[Query[Any]], ...]
-    program: Callable[[Plan, Any], Program[Any]] | None  # None: it stands on another analysis's result
+    program: Callable[[Plan, Any], Program[Any]] | None
     is_model: bool = False
+    on_model: Callable[[Plan, Any, Rows, Fitted], Program[Any]] | None = None
 
 
 @dataclass(frozen=True)

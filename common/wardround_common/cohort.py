@@ -7,7 +7,7 @@ reader alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,6 +17,8 @@ from wardround_common.dictionary import Dictionary, NumberVariable
 from wardround_common.rowkey import row_keys
 from wardround_common.sealing.fixed_point import BLOCK_ROWS
 from wardround_common.typing import Array, Bools, Floats, Ints, Words
+
+_MOST_REMEMBERED = 8
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Cohort:
     held_out: Bools | None
     flow: Flow = field(compare=False)
     _complete: dict[str, bool] = field(default_factory=dict, init=False, compare=False)
+    _remembered: dict[str, Array] = field(default_factory=dict, init=False, compare=False)
 
     def __repr__(self) -> str:
         return "Cohort(...)"
@@ -91,6 +94,21 @@ class Cohort:
         if name not in self._complete:
             self._complete[name] = bool(self.observed(name).all())
         return self._complete[name]
+
+    def remembered(self, key: str, compute: Callable[[Block], Array]) -> Array:
+        """Return ``compute`` of every row, from memory where it was computed before under this ``key``.
+
+        ``compute`` takes a block and returns an array whose last axis is the block's rows. The key must
+        name all that it depends on; the last few arrays are kept.
+        """
+        found = self._remembered.pop(key, None)
+        if found is None:
+            parts = [compute(block) for block in self.blocks()] or [compute(Block(self, slice(0, 0), None))]
+            found = np.concatenate(parts, axis=-1)
+        self._remembered[key] = found  # the most recent is the last
+        while len(self._remembered) > _MOST_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        return found
 
     def part(self, part: str) -> Bools | None:
         """Return which rows are in ``all``, ``train`` or ``test``; None means every row."""
@@ -147,8 +165,17 @@ class Block:
         self.rows = span.stop - span.start if mask is None else int(np.count_nonzero(mask))
 
     def _read(self, column: Array) -> Array:
-        part = column[self._span]
-        return part if self._mask is None else part[self._mask]
+        part = column[..., self._span]
+        return part if self._mask is None else part[..., self._mask]
+
+    def of(self, remembered: Array) -> Array:
+        """Return these rows of an array over the whole cohort, whose last axis is its rows."""
+        return self._read(remembered)
+
+    @property
+    def keys(self) -> Words:
+        """The rows' keys; uint64, shape (rows,)."""
+        return self._read(self._cohort.keys.values)
 
     def numbers(self, name: str) -> Floats:
         """Return float64 values of a number variable, NaN where missing; shape (rows,)."""
@@ -160,7 +187,7 @@ class Block:
 
     def observed(self, name: str) -> Bools:
         """Return which of the rows have a value of ``name``."""
-        return ~_absent(self._read(self._cohort.columns[name]))
+        return ~_absent(self.codes(name))
 
     def complete(self, name: str) -> bool:
         """Tell whether no row of the cohort lacks ``name``."""
@@ -169,8 +196,28 @@ class Block:
     def outcome(self, name: str) -> Floats:
         """Return the outcome as float64: 0 and 1 for a category of two levels, else the number."""
         variable = self._cohort.dictionary[name]
-        column = self._read(self._cohort.columns[name])
+        column = self.codes(name)
         return column if isinstance(variable, NumberVariable) else column.astype(np.float64)
+
+
+class Redrawn(Block):
+    """The rows of another block, with other values of one variable."""
+
+    def __init__(self, block: Block, name: str, column: Array) -> None:
+        super().__init__(block._cohort, block._span, block._mask)
+        self._name, self._column = name, column
+
+    def numbers(self, name: str) -> Floats:
+        """Return the values; see ``Block.numbers``."""
+        return self._column if name == self._name else super().numbers(name)
+
+    def codes(self, name: str) -> Array:
+        """Return the positions; see ``Block.codes``."""
+        return self._column if name == self._name else super().codes(name)
+
+    def complete(self, name: str) -> bool:
+        """Tell whether no row lacks ``name``."""
+        return not _absent(self._column).any() if name == self._name else super().complete(name)
 
 
 def concatenate(cohorts: Sequence[Cohort]) -> Cohort:

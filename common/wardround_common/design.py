@@ -19,6 +19,7 @@ import numpy as np
 from wardround_common.cohort import Block
 from wardround_common.dictionary import RESERVED_LEVEL, CategoryVariable, Dictionary, NumberVariable
 from wardround_common.typing import Floats
+from wardround_common.wire import Encoded
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Design:
+class Design(Encoded):
     """Terms with their centres, and what missing values are replaced with (level positions as floats)."""
 
     terms: tuple[Term, ...]

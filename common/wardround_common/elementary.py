@@ -55,6 +55,12 @@ def logistic(x: Floats) -> Floats:
     return np.where(x >= 0, 1.0, e) / (1.0 + e)
 
 
+def tanh(x: Floats) -> Floats:
+    """Return (1 - e^-2x) / (1 + e^-2x)."""
+    e = exp(-2.0 * np.abs(x))
+    return np.copysign((1.0 - e) / (1.0 + e), x)
+
+
 def log1p_exp(x: Floats) -> Floats:
     """Return log(1 + e^x), the softplus function."""
     e = exp(-np.abs(x))

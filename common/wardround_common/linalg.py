@@ -26,7 +26,7 @@ class Factor:
         """Return x of A x = rhs over the kept columns; zero at aliased ones. ``rhs``: (p,) or (p, m)."""
         k = len(self.kept)
         x = rhs[list(self.kept)].astype(np.float64)
-        columns = x.reshape(k, -1)
+        columns = x.reshape(k, rhs.size // max(len(rhs), 1))
         for i in range(k):
             columns[i + 1 :] -= self.lower[i + 1 :, i, None] * columns[i]
         columns /= self.diagonal[:, None]

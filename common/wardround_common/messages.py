@@ -5,8 +5,11 @@
     RosterProposal    ->      Approval          H(manifest, roster) signed; analyses it has rows for
     EpochProposal     ->      EpochSignature    the set that computes together, signed by each
     Questions         ->      Answers           one step: the queries of all programs that are ready
+    StatementRequest  ->      Statement         a rounded fact about one hospital, where its policy allows it
 
-A hospital that declines says ``Refusal`` with a fixed code.
+A hospital that declines says ``Refusal`` with a fixed code. Questions travel as Flower's message types
+`query.ask`, `train` and `evaluate`, by their kind, since local training and evaluation are what a user of
+Flower looks for there.
 """
 
 from __future__ import annotations
@@ -63,11 +66,18 @@ class EpochSignature:
 
 @dataclass(frozen=True)
 class Question:
-    """One query: ``asked`` is the encoding of ``program.Asked``, ``index`` its number in the analysis."""
+    """One query of a ``kind``: ``asked`` encodes ``program.Asked``, ``index`` numbers it in the analysis."""
 
     analysis: str
     index: int
+    kind: str
     asked: bytes
+
+    @property
+    def action(self) -> str:
+        """The action under which it is asked: `ask`, `train` or `evaluate`."""
+        head = self.kind.partition(".")[0]
+        return head if head in ("train", "evaluate") else "ask"
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,25 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class StatementRequest:
+    """A wish for a statement on how the model of ``analysis`` does at one hospital."""
+
+    binding: bytes
+    epoch: bytes
+    signatures: tuple[bytes, ...]
+    analysis: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A model's AUC on one hospital's held-out rows, to two decimals; ``rows`` rounded to 10."""
+
+    analysis: str
+    rows: int
+    auc: float
+
+
+@dataclass(frozen=True)
 class Refusal:
     """A fixed word that depends on no row."""
 
@@ -107,11 +136,26 @@ class Refusal:
 
 
 RECORD, FIELD = "wardround", "body"  # where a message's bytes stand in Flower's RecordDict
-ACTIONS = {"join": Invitation, "roster": RosterProposal, "epoch": EpochProposal, "ask": Questions}
+ACTIONS = {
+    "join": Invitation,
+    "roster": RosterProposal,
+    "epoch": EpochProposal,
+    "ask": Questions,
+    "train": Questions,
+    "evaluate": Questions,
+    "state": StatementRequest,
+}
+
+
+def message_type(action: str) -> str:
+    """Return Flower's message type of an action."""
+    return action if action in ("train", "evaluate") else f"query.{action}"
+
+
 MESSAGES = Registry(
     (
         *ACTIONS.values(),
-        *(Entry, Approval, EpochSignature, Question, Answer, Answers, Refusal),
+        *(Entry, Approval, EpochSignature, Question, Answer, Answers, Statement, Refusal),
         *(Member, Roster, Epoch, Membership),
     )
 )

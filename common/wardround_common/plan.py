@@ -8,21 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from wardround_common.analyses import QUERIES
-from wardround_common.analyses.evaluate import EvaluateSpec, Evaluation, again, evaluate
+from wardround_common.analyses.evaluate import EvaluateSpec, Evaluation, evaluate
+from wardround_common.analyses.fedavg import plain_mean
 from wardround_common.analyses.flow import LABEL, Flow, FlowQuery
-from wardround_common.analysis import AnalysisSpec, ModelSpec, Part, Plan, Result, Rows
+from wardround_common.analysis import (
+    AnalysisSpec,
+    Fitted,
+    ModelResult,
+    ModelSpec,
+    OnModelSpec,
+    Part,
+    Plan,
+    Result,
+    Rows,
+    Strategies,
+)
 from wardround_common.design import Design, Factor, Term
 from wardround_common.errors import StudyError, listed
-from wardround_common.models import LogisticModel
+from wardround_common.evaluation.residuals import Residuals
+from wardround_common.local_training import Training
+from wardround_common.models import LinearModel, LogisticModel, NetworkModel
 from wardround_common.program import Asked, Program, StudyProgram, ask, together, under
 from wardround_common.sealing.fixed_point import power_of_two_above
 from wardround_common.study import KINDS, Study
+from wardround_common.trees import Bins, ForestModel, Trees
 from wardround_common.wire import Registry
 
-QUERY_RECORDS = Registry((*QUERIES, Rows, Design, Term, Factor, LogisticModel, Asked))
+MODELS = (LogisticModel, LinearModel, NetworkModel, ForestModel)
+QUERY_RECORDS = Registry((*QUERIES, Rows, Design, Term, Factor, Bins, Trees, Training, *MODELS, Asked))
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,7 @@ class Finding:
     """One analysis's result, with its model's evaluations and how many queries they took."""
 
     result: Result | None
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[Evaluation | Residuals, ...] = ()
     rounds: int = 0
 
 
@@ -42,26 +58,31 @@ class Findings:
     analyses: Mapping[str, Finding] = field(default_factory=dict)
 
 
-def study_program(study: Study) -> StudyProgram[Findings]:
-    """Ask the flow, then every analysis. StudyError or FitError where the federation can't answer."""
+def study_program(study: Study, strategies: Strategies = plain_mean) -> StudyProgram[Findings]:
+    """Ask the flow, then every analysis. StudyError or FitError where the federation can't answer.
+
+    ``strategies`` makes the server steps of federated averaging; the default knows the plain mean only.
+    """
     specs = study.analyses
     names = tuple(sorted(study.variables))  # the manifest, being canonical, does not know the file's order
     query = FlowQuery(names, tuple(spec.label for spec in specs), tuple(spec.needed() for spec in specs))
     flow = yield from under(LABEL, study.max_rows, ask(query))
     if not flow.rows:
         raise StudyError("no hospital has a row in the cohort; see `cohort.where` and `out_of_range`")
-    plans = {spec.label: _plan(study, spec, flow) for spec in specs}
+    plans = {spec.label: _plan(study, spec, flow, strategies) for spec in specs}
     bound = power_of_two_above(flow.rows)
-    first = [spec for spec in specs if not isinstance(spec, EvaluateSpec)]
+    first = [spec for spec in specs if not isinstance(spec, OnModelSpec)]
     found = yield from _side_by_side(
         [under(spec.label, bound, _counted(_analysis(plans[spec.label], spec))) for spec in first]
     )
     findings = {spec.label: finding for spec, finding in zip(first, found, strict=True)}
-    later = [spec for spec in specs if isinstance(spec, EvaluateSpec)]
-    by_label = {spec.label: spec for spec in first if isinstance(spec, ModelSpec)}
+    fitted = {
+        spec.label: _fitted(spec, findings[spec.label]) for spec in first if isinstance(spec, ModelSpec)
+    }
+    later = [spec for spec in specs if isinstance(spec, OnModelSpec)]
     found = yield from _side_by_side(
         [
-            under(spec.label, bound, _counted(_again(plans[spec.label], spec, by_label, findings)))
+            under(spec.label, bound, _counted(_on_model(plans[spec.label], spec, fitted[spec.model])))
             for spec in later
         ]
     )
@@ -94,23 +115,27 @@ def _analysis(plan: Plan, spec: AnalysisSpec) -> Program[Finding]:
     if not isinstance(spec, ModelSpec):
         return Finding(result)
     parts: tuple[Part, ...] = ("train", "test") if plan.usable.test else ("train",)
-    outcome = str(spec.outcome)
+    fitted = _fitted(spec, Finding(result))
     found = yield from together(
-        [evaluate(plan, Rows(part, spec.needed()), outcome, result.model, spec.threshold) for part in parts]
+        [evaluate(plan, Rows(part, fitted.needed), fitted, spec.threshold, spec.subgroups) for part in parts]
     )
     return Finding(result, tuple(one for one in found if one is not None))
 
 
-def _again(
-    plan: Plan, spec: EvaluateSpec, specs: Mapping[str, ModelSpec], findings: Mapping[str, Finding]
-) -> Program[Finding]:
-    fitted: Any = findings[spec.model].result
-    of = specs[spec.model]
-    found = yield from again(plan, spec, Rows(spec.part, of.needed()), str(of.outcome), fitted.model)
-    return Finding(None, (found,))
+def _fitted(spec: ModelSpec, finding: Finding) -> Fitted:
+    result = cast("ModelResult", finding.result)
+    return Fitted(result.model, str(spec.outcome), result.outcome_mean, spec.needed())
 
 
-def _plan(study: Study, spec: AnalysisSpec, flow: Flow) -> Plan:
+def _on_model(plan: Plan, spec: OnModelSpec, fitted: Fitted) -> Program[Finding]:
+    program = KINDS[spec.kind].on_model
+    if program is None:
+        raise StudyError(f"analysis `{plan.label}`: a `{spec.kind}` does not stand on a model")
+    found = yield from program(plan, spec, Rows(spec.part, fitted.needed), fitted)
+    return Finding(None, (found,)) if isinstance(spec, EvaluateSpec) else Finding(found)
+
+
+def _plan(study: Study, spec: AnalysisSpec, flow: Flow, strategies: Strategies) -> Plan:
     """Check rows and hospitals for one analysis and return what its program may know."""
     usable, privacy = flow.usable[spec.label], study.privacy
     few = [name for name in spec.required() if flow.hospitals[name] < privacy.min_hospitals]
@@ -129,4 +154,4 @@ def _plan(study: Study, spec: AnalysisSpec, flow: Flow) -> Plan:
         raise StudyError(
             f"analysis `{spec.label}`: no row with all of {listed(spec.needed())} is held out; see `split`"
         )
-    return Plan(spec.label, study.dictionary, privacy.min_hospitals, privacy.min_cell, usable)
+    return Plan(spec.label, study.dictionary, privacy.min_hospitals, privacy.min_cell, usable, strategies)

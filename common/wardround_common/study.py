@@ -10,18 +10,19 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import rfc8785
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from wardround_common.analyses import CATALOGUE
-from wardround_common.analysis import AnalysisSpec, ModelSpec, Strict
-from wardround_common.dictionary import Dictionary, Variable, check_name
+from wardround_common.analysis import DEFAULT_THRESHOLD, AnalysisSpec, ModelSpec, OnModelSpec, Strict
+from wardround_common.dictionary import CategoryVariable, Dictionary, Variable, check_name
 from wardround_common.errors import StudyError, did_you_mean, listed
 from wardround_common.predicate import check_predicate
 
+_Spec = TypeVar("_Spec", bound=AnalysisSpec)
 MOST_BYTES = 4 << 20
 KINDS = {analysis.kind: analysis for analysis in CATALOGUE}
 
@@ -131,9 +132,11 @@ class Study(Strict):
         for i, name in enumerate(names):
             if name in names[:i]:
                 raise ValueError(f"analyses[{i}].name: `{name}` stands there twice; give each its own `name`")
-            model = getattr(analyses[i], "model", None)
-            if model is not None and model not in [s.label for s in analyses if KINDS[s.kind].is_model]:
-                raise ValueError(f"analyses[{i}].model: `{model}` is no model of this study")
+        models = {spec.label: spec for spec in analyses if isinstance(spec, ModelSpec)}
+        analyses = tuple(
+            _on_model(known, f"analyses[{i}]", spec, models) if isinstance(spec, OnModelSpec) else spec
+            for i, spec in enumerate(analyses)
+        )
         if self.cohort.where is not None:
             try:
                 check_predicate(self.cohort.where, known)
@@ -203,12 +206,37 @@ def _resolve(study: Study, known: Dictionary, where: str, spec: AnalysisSpec) ->
         _predictors(known, f"{where}.predictors", predictors, outcome)
         missing = spec.missing if spec.missing is not None else study.missing
         spec = spec.model_copy(update={"outcome": outcome, "predictors": predictors, "missing": missing})
+        spec = _with_threshold(known, spec, outcome)
     if getattr(spec, "variables", ()) is None:  # said in full, since the manifest sorts the dictionary
         spec = spec.model_copy(update={"variables": tuple(known)})
     try:
         spec.check(known)
     except ValueError as error:
         raise ValueError(f"{where}.{error}") from None
+    return spec.resolved(known)
+
+
+def _on_model(known: Dictionary, where: str, spec: OnModelSpec, models: dict[str, ModelSpec]) -> OnModelSpec:
+    """Check that the model is one of the study."""
+    if spec.model not in models:
+        raise ValueError(
+            f"{where}.model: `{spec.model}` is no model of this study{did_you_mean(spec.model, models)}"
+        )
+    outcome = models[spec.model].outcome
+    if not isinstance(known[str(outcome)], CategoryVariable):
+        for key in ("threshold", "subgroups"):
+            if getattr(spec, key, None):
+                raise ValueError(
+                    f"{where}.{key}: `{outcome}` is a number; only an outcome of two levels has one"
+                )
+    return _with_threshold(known, spec, outcome)
+
+
+def _with_threshold(known: Dictionary, spec: _Spec, outcome: str | None) -> _Spec:
+    """Write down the default threshold where there is an outcome of two levels to decide about."""
+    unsaid = getattr(spec, "threshold", 0.0) is None
+    if unsaid and outcome is not None and isinstance(known[outcome], CategoryVariable):
+        return spec.model_copy(update={"threshold": DEFAULT_THRESHOLD})
     return spec
 
 

@@ -12,11 +12,13 @@ and builds only the frozen dataclasses that are registered for it. NaN and infin
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import struct
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache, cached_property
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -36,6 +38,15 @@ def encode(value: Any) -> bytes:
     out = bytearray()
     _encode(value, out, 0)
     return bytes(out)
+
+
+class Encoded:
+    """Base of frozen records that are known by their digest."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the canonical encoding, as hexadecimal digits."""
+        return hashlib.sha256(encode(self)).hexdigest()
 
 
 def _encode(value: Any, out: bytearray, depth: int) -> None:
@@ -96,14 +107,14 @@ class Registry:
         for record in records:
             if self._records.setdefault(record.__name__, record) is not record:
                 raise ValueError(f"two records are named {record.__name__}")
-        self._hints: dict[str, dict[str, Any]] = {}
+        self._fields: dict[str, tuple[tuple[str, Callable[[Any], bool]], ...]] = {}
 
     def decode(self, data: bytes, expected: type[T]) -> T:
         """Return the value that ``data`` encodes. ProtocolError unless it is canonical and as expected."""
         value, end = self._decode(memoryview(data), 0, 0)
         if end != len(data):
             raise ProtocolError(f"{len(data) - end} bytes too many")
-        if not _is(value, expected):
+        if not _check(typing.cast("Any", expected))(value):
             raise ProtocolError(f"expected {getattr(expected, '__name__', expected)}")
         return typing.cast("T", value)
 
@@ -150,17 +161,18 @@ class Registry:
         record = self._records.get(name)
         if record is None:
             raise ProtocolError("a record of an unknown type")
-        fields = dataclasses.fields(record)
+        fields = self._fields.get(name)
+        if fields is None:
+            hints = get_type_hints(record)
+            fields = tuple((field.name, _check(hints[field.name])) for field in dataclasses.fields(record))
+            self._fields[name] = fields
         count = _U32.unpack(_take(data, at, 4))[0]
         if count != len(fields):
             raise ProtocolError(f"{name}: a record of another version")
         values, at = self._items(data, at + 4, count, depth)
-        hints = self._hints.get(name)
-        if hints is None:
-            hints = self._hints[name] = get_type_hints(record)
-        for field, value in zip(fields, values, strict=True):
-            if not _is(value, hints[field.name]):
-                raise ProtocolError(f"{name}.{field.name}: wrong type")
+        for (field, fits), value in zip(fields, values, strict=True):
+            if not fits(value):
+                raise ProtocolError(f"{name}.{field}: wrong type")
         try:
             return record(*values), at
         except ProtocolError:
@@ -199,26 +211,39 @@ def _decode_array(data: memoryview, at: int) -> tuple[Any, int]:
     return array, at + size
 
 
-def _is(value: Any, hint: Any) -> bool:
-    """Tell whether a decoded value is what a field's annotation says."""
+@cache
+def _check(hint: Any) -> Callable[[Any], bool]:
+    """Return what tells whether a decoded value is what a field's annotation says."""
     if hint is Any:
-        return True
+        return lambda value: True
     if hint in DTYPES:
-        return isinstance(value, np.ndarray) and value.dtype == DTYPES[hint]
+        dtype = DTYPES[hint]
+        return lambda value: isinstance(value, np.ndarray) and value.dtype == dtype
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is types.UnionType or origin is typing.Union:
-        return any(_is(value, one) for one in arguments)
+        choices = [_check(one) for one in arguments]
+        return lambda value: any(fits(value) for fits in choices)
     if origin is typing.Literal:
-        return any(value == one and type(value) is type(one) for one in arguments)
-    if origin is tuple and isinstance(value, tuple):
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return all(_is(item, arguments[0]) for item in value)
-        return len(value) == len(arguments) and all(map(_is, value, arguments))
+        return lambda value: any(value == one and type(value) is type(one) for one in arguments)
+    if origin is tuple:
+        return _check_tuple(arguments)
     if getattr(hint, "_is_protocol", False):
-        return dataclasses.is_dataclass(value)
+        return dataclasses.is_dataclass
     if hint is int or hint is float:
-        return type(value) is hint
-    return isinstance(hint, type) and isinstance(value, hint)
+        return lambda value: type(value) is hint
+    return lambda value: isinstance(hint, type) and isinstance(value, hint)
+
+
+def _check_tuple(arguments: tuple[Any, ...]) -> Callable[[Any], bool]:
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        each = _check(arguments[0])
+        return lambda value: isinstance(value, tuple) and all(map(each, value))
+    every = [_check(one) for one in arguments]
+    return lambda value: (
+        isinstance(value, tuple)
+        and len(value) == len(every)
+        and all(fits(item) for fits, item in zip(every, value, strict=True))
+    )
 
 
 def joined(*parts: bytes) -> bytes:

@@ -11,7 +11,9 @@ from wardround_common.plan import Findings, study_program
 from wardround_common.study import Study
 from wardround_server.conductor import Observer, conduct
 from wardround_server.federation import form
-from wardround_server.transcript import Transcript
+from wardround_server.publish import models
+from wardround_server.strategies import flower
+from wardround_server.transcript import Stated, StatementsRecord, Transcript
 
 
 def server_app(
@@ -26,6 +28,10 @@ def server_app(
     @app.main()
     def main(grid: Grid, context: Context) -> None:  # noqa: ARG001 (Flower's signature)
         members = form(grid, study, transcript)
-        deliver(conduct(study_program(study), study.dictionary, transcript, members, observe))
+        findings = conduct(study_program(study, flower), study.dictionary, transcript, members, observe)
+        if transcript.statements is None:
+            told = members.statements(list(models(findings)) if study.split is not None else [])
+            transcript.append(StatementsRecord(tuple(Stated(name, one) for name, one in told)))
+        deliver(findings)
 
     return app

@@ -95,7 +95,7 @@ def conduct(
 def _number(asked: tuple[Asked, ...], numbers: Counter[str]) -> list[Question]:
     questions = []
     for one in asked:
-        questions.append(Question(one.analysis, numbers[one.analysis], encode(one)))
+        questions.append(Question(one.analysis, numbers[one.analysis], one.query.kind, encode(one)))
         numbers[one.analysis] += 1
     return questions
 

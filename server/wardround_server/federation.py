@@ -22,6 +22,8 @@ from wardround_common.messages import (
     Questions,
     Refusal,
     RosterProposal,
+    Statement,
+    StatementRequest,
 )
 from wardround_common.sealing.epoch import Epoch, Membership, verify_signatures
 from wardround_common.sealing.identity import verify
@@ -30,7 +32,7 @@ from wardround_common.sealing.roster import APPROVAL, Roster
 from wardround_common.study import Study
 from wardround_common.typing import Ints, Words
 from wardround_common.wire import encode
-from wardround_server.grid import exchange
+from wardround_server.grid import Address, exchange
 from wardround_server.transcript import EpochRecord, Opening, Transcript
 
 T = TypeVar("T")
@@ -53,26 +55,32 @@ class Federation:
 
     def begin_epoch(self, epoch: Epoch) -> tuple[bytes, ...]:
         """Have every hospital of the epoch sign it; return the signatures in order."""
-        replies = _talk(self._grid, "epoch", self._to(epoch.hospitals, EpochProposal(epoch)), EpochSignature)
-        signatures = {name: replies[self._nodes[name]].signature for name in epoch.hospitals}
+        body = encode(EpochProposal(epoch))
+        nodes = {name: self._nodes[name] for name in epoch.hospitals}
+        replies = _talk(self._grid, {("epoch", node): body for node in nodes.values()}, EpochSignature)
+        signatures = {name: replies["epoch", node].signature for name, node in nodes.items()}
         verify_signatures(epoch, self._roster, signatures)
         self._epoch, self._signatures = epoch, tuple(signatures[name] for name in epoch.hospitals)
         return self._signatures
 
     def ask(self, questions: Sequence[Question]) -> list[Ints]:
-        """Ask each hospital the questions of its analyses, in one message; return the opened sums."""
+        """Ask each hospital the questions of its analyses, one message an action; return the opened sums."""
         taking_part = [self.epoch.of(question.analysis) for question in questions]
-        bodies, encoded = {}, {}
-        for name in self.epoch.hospitals:
-            own = tuple(i for i, names in enumerate(taking_part) if name in names)
-            if own and own not in encoded:
-                asked = tuple(questions[i] for i in own)
-                encoded[own] = encode(
-                    Questions(self._roster.digest, self.epoch.digest, self._signatures, asked)
+        bodies: dict[Address, bytes] = {}
+        encoded: dict[tuple[int, ...], bytes] = {}
+        for action in sorted({question.action for question in questions}):
+            for name in self.epoch.hospitals:
+                own = tuple(
+                    i for i, q in enumerate(questions) if q.action == action and name in taking_part[i]
                 )
-            if own:
-                bodies[self._nodes[name]] = encoded[own]
-        replies = _talk(self._grid, "ask", bodies, Answers)
+                if own and own not in encoded:
+                    asked = tuple(questions[i] for i in own)
+                    encoded[own] = encode(
+                        Questions(self._roster.digest, self.epoch.digest, self._signatures, asked)
+                    )
+                if own:
+                    bodies[action, self._nodes[name]] = encoded[own]
+        replies = _talk(self._grid, bodies, Answers)
         vectors: dict[tuple[str, int], list[Words]] = {}
         for reply in replies.values():
             for answer in reply.answers:
@@ -85,9 +93,19 @@ class Federation:
             sums.append(open_masks(sealed))
         return sums
 
-    def _to(self, names: Sequence[str], message: object) -> dict[int, bytes]:
-        body = encode(message)
-        return {self._nodes[name]: body for name in names}
+    def statements(self, analyses: Sequence[str]) -> list[tuple[str, Statement]]:
+        """Ask every hospital how each model does there; return what those tell whose policy allows it."""
+        found: list[tuple[str, Statement]] = []
+        for analysis in analyses:
+            names = {self._nodes[name]: name for name in self.epoch.of(analysis)}
+            body = encode(
+                StatementRequest(self._roster.digest, self.epoch.digest, self._signatures, analysis)
+            )
+            for (_, node), reply in sorted(exchange(self._grid, {("state", n): body for n in names}).items()):
+                told = MESSAGES.decode(reply, object)
+                if isinstance(told, Statement) and told.analysis == analysis:
+                    found.append((names[node], told))
+        return found
 
 
 def form(grid: Grid, study: Study, transcript: Transcript) -> Federation:
@@ -97,27 +115,25 @@ def form(grid: Grid, study: Study, transcript: Transcript) -> Federation:
     """
     nodes = sorted(grid.get_node_ids())
     invitation = encode(Invitation(study.manifest()))
-    entries = _talk(grid, "join", dict.fromkeys(nodes, invitation), Entry)
-    by_name = {entry.member.name: node for node, entry in entries.items()}
+    entries = _talk(grid, {("join", node): invitation for node in nodes}, Entry)
+    by_name = {entry.member.name: node for (_, node), entry in entries.items()}
     members = sorted((entry.member for entry in entries.values()), key=lambda member: member.name)
     roster = Roster(study.digest, tuple(members))
     roster.verify()
     proposal = encode(RosterProposal(roster))
-    approvals = _talk(grid, "roster", {by_name[name]: proposal for name in roster.names}, Approval)
-    for name in roster.names:
-        verify(roster.member(name).identity, approvals[by_name[name]].signature, APPROVAL, roster.digest)
+    replies = _talk(grid, {("roster", by_name[name]): proposal for name in roster.names}, Approval)
+    approvals = {name: replies["roster", by_name[name]] for name in roster.names}
+    for name, approval in approvals.items():
+        verify(roster.member(name).identity, approval.signature, APPROVAL, roster.digest)
     federation = Federation(grid, roster, by_name)
     labels = [LABEL, *(spec.label for spec in study.analyses)]
     taking_part = {
-        label: tuple(name for name in roster.names if label in approvals[by_name[name]].analyses)
-        for label in labels
+        label: tuple(name for name in roster.names if label in approvals[name].analyses) for label in labels
     }
     epoch = _next_epoch(study, roster, taking_part, transcript.epochs)
     if transcript.opening is None:
         transcript.append(
-            Opening(
-                study.manifest(), roster, tuple(approvals[by_name[name]].signature for name in roster.names)
-            )
+            Opening(study.manifest(), roster, tuple(approvals[name].signature for name in roster.names))
         )
     transcript.append(EpochRecord(epoch, federation.begin_epoch(epoch)))
     return federation
@@ -148,9 +164,9 @@ def _next_epoch(
     return Epoch(roster.digest, number, taking_part[LABEL], memberships, previous)
 
 
-def _talk(grid: Grid, action: str, bodies: Mapping[int, bytes], expected: type[T]) -> dict[int, T]:
-    found: dict[int, T] = {}
-    for node, body in exchange(grid, action, bodies).items():
+def _talk(grid: Grid, bodies: Mapping[Address, bytes], expected: type[T]) -> dict[Address, T]:
+    found: dict[Address, T] = {}
+    for address, body in exchange(grid, bodies).items():
         reply = MESSAGES.decode(body, object)
         if isinstance(reply, Refusal):
             raise StudyError(
@@ -159,10 +175,8 @@ def _talk(grid: Grid, action: str, bodies: Mapping[int, bytes], expected: type[T
                 else f"a hospital refuses: {_CODES[reply.code]} ({reply.code})"
             )
         if not isinstance(reply, expected):
-            raise ProtocolError(f"a hospital's reply to `{action}` has another type")
-        found[node] = reply
-    if set(found) != set(bodies):
-        raise ProtocolError("a reply comes from another node than was asked")
+            raise ProtocolError(f"a hospital's reply to `{address[0]}` has another type")
+        found[address] = reply
     return found
 
 

@@ -21,7 +21,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from wardround_common.errors import ProtocolError
-from wardround_common.messages import FIELD, RECORD
+from wardround_common.messages import FIELD, RECORD, message_type
 
 
 class LocalGrid(Grid):
@@ -101,26 +101,30 @@ class Timing:
     deadline_s: float = 600.0
 
 
-def exchange(
-    grid: Grid, action: str, bodies: Mapping[int, bytes], timing: Timing = Timing()
-) -> dict[int, bytes]:
-    """Send each node its body as message type ``query.ACTION``; return the replies' bodies by node.
+Address = tuple[str, int]  # an action, and the node that is to act
+
+
+def exchange(grid: Grid, bodies: Mapping[Address, bytes], timing: Timing = Timing()) -> dict[Address, bytes]:
+    """Send each node its body under its action; return the replies' bodies by the same addresses.
 
     Raises ProtocolError for a reply of another form, or when a node has not replied by the deadline.
     """
     messages = [
-        Message(RecordDict({RECORD: ConfigRecord({FIELD: body})}), node, f"query.{action}")
-        for node, body in bodies.items()
+        Message(RecordDict({RECORD: ConfigRecord({FIELD: body})}), node, message_type(action))
+        for (action, node), body in bodies.items()
     ]
-    waiting = set(grid.push_messages(messages))
-    replies: dict[int, bytes] = {}
+    waiting = dict(zip(grid.push_messages(messages), bodies, strict=True))
+    replies: dict[Address, bytes] = {}
     pause, end = timing.first_s, time.monotonic() + timing.deadline_s
     while waiting:
-        for reply in grid.pull_messages(waiting):
-            waiting.discard(reply.metadata.reply_to_message_id)
-            replies[reply.metadata.src_node_id] = _body(reply)
+        for reply in grid.pull_messages(list(waiting)):
+            address = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if address is None or address[1] != reply.metadata.src_node_id:
+                raise ProtocolError("a reply comes from another node than was asked")
+            replies[address] = _body(reply)
         if waiting and time.monotonic() > end:
-            raise ProtocolError(f"{len(waiting)} hospitals did not answer within {timing.deadline_s:g} s")
+            late = {node for _, node in waiting.values()}
+            raise ProtocolError(f"{len(late)} hospitals did not answer within {timing.deadline_s:g} s")
         if waiting:
             time.sleep(pause)
             pause = min(2 * pause, timing.most_s)

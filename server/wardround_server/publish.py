@@ -19,8 +19,8 @@ from typing import Any
 
 from wardround_common.analyses.evaluate import published_all
 from wardround_common.errors import WardroundError
-from wardround_common.models import LogisticModel
-from wardround_common.plan import Finding, Findings
+from wardround_common.models import Model
+from wardround_common.plan import MODELS, Finding, Findings
 from wardround_common.study import Study
 from wardround_server.transcript import Transcript
 
@@ -84,7 +84,11 @@ def published(
     """Return the results of a study that ``transcript`` recorded to its end."""
     epoch, opening = transcript.epochs[-1].epoch, transcript.opening
     abstaining = {} if opening is None else epoch.abstaining(opening.roster)
-    return publish(study, epoch.hospitals, findings, seconds, abstaining)
+    stated: dict[str, dict[str, Any]] = {}
+    for one in transcript.statements or ():
+        told = one.statement
+        stated.setdefault(told.analysis, {})[one.hospital] = {"auc": told.auc, "rows": told.rows}
+    return {**publish(study, epoch.hospitals, findings, seconds, abstaining), "statements": stated}
 
 
 def _analysis(rules: Rules, label: str, finding: Finding, seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -94,10 +98,10 @@ def _analysis(rules: Rules, label: str, finding: Finding, seconds: Mapping[str, 
     return {**shown, "rounds": finding.rounds, "seconds": round(seconds.get(label, 0.0), 3)}
 
 
-def models(findings: Findings) -> dict[str, LogisticModel]:
+def models(findings: Findings) -> dict[str, Model]:
     """Return the fitted models by analysis."""
     found = {label: getattr(one.result, "model", None) for label, one in findings.analyses.items()}
-    return {label: model for label, model in found.items() if isinstance(model, LogisticModel)}
+    return {label: model for label, model in found.items() if isinstance(model, MODELS)}
 
 
 def to_json(value: Any) -> str:
@@ -119,14 +123,14 @@ def try_folder(folder: Path) -> None:
         raise unwritable(folder, error) from None
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write a file whole or not at all. WardroundError names it and says what to do."""
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, a text in UTF-8. WardroundError names it and says what to do."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o644)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from wardround_common.errors import ProtocolError, WardroundError
+from wardround_common.messages import Statement
 from wardround_common.sealing.epoch import Epoch, Membership
 from wardround_common.sealing.roster import Member, Roster
 from wardround_common.typing import Ints
@@ -72,8 +73,28 @@ class StepRecord:
     sums: tuple[Opened, ...]
 
 
-Record = Opening | EpochRecord | StepRecord
-_RECORDS = Registry((Opening, EpochRecord, Opened, StepRecord, Roster, Member, Epoch, Membership))
+@dataclass(frozen=True)
+class Stated:
+    """What one hospital told of itself."""
+
+    hospital: str
+    statement: Statement
+
+
+@dataclass(frozen=True)
+class StatementsRecord:
+    """At the end of a study, what hospitals told of themselves, as their policies allow."""
+
+    statements: tuple[Stated, ...]
+
+
+Record = Opening | EpochRecord | StepRecord | StatementsRecord
+_RECORDS = Registry(
+    (
+        *(Opening, EpochRecord, Opened, StepRecord, StatementsRecord, Stated, Statement),
+        *(Roster, Member, Epoch, Membership),
+    )
+)
 
 
 class Transcript:
@@ -139,6 +160,12 @@ class Transcript:
     def steps(self) -> list[StepRecord]:
         """All steps, in order."""
         return [record for record in self.records if isinstance(record, StepRecord)]
+
+    @property
+    def statements(self) -> tuple[Stated, ...] | None:
+        """What hospitals told of themselves; None where they were not asked yet."""
+        found = [record for record in self.records if isinstance(record, StatementsRecord)]
+        return found[0].statements if found else None
 
     def close(self) -> None:
         """Close the file."""

@@ -17,17 +17,21 @@ import numpy as np
 from numpy._core._multiarray_umath import __cpu_features__
 
 from tests.analyses.contract import cohorts, driven
-from tests.analyses.test_evaluate import TestEvaluate
+from tests.analyses.test_evaluate import TestEvaluate, TestEvaluateNumber
 from tests.analyses.test_flow import TestFlow
+from tests.analyses.test_forest import TestForest
+from tests.analyses.test_importance import TestImportance
 from tests.analyses.test_logistic import TestLogistic
 from tests.analyses.test_summary import TestSummary
 from tests.support import exact, federate
+
+SUITES = (TestLogistic, TestForest, TestEvaluate, TestEvaluateNumber, TestImportance, TestSummary, TestFlow)
 
 
 def main() -> None:
     """Drive all studies over the pooled table, and the first of each class over four hospitals."""
     digest = hashlib.sha256()
-    for suite in (TestLogistic, TestEvaluate, TestSummary, TestFlow):
+    for suite in SUITES:
         first = next(iter(suite.studies.values()))
         digest.update(exact(first, federate(first, cohorts(first, 4))).encode())
         for study in suite.studies.values():

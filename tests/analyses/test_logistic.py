@@ -93,4 +93,4 @@ def test_the_model_predicts_what_its_coefficients_say() -> None:
     terms = oracle.columns(patients(), patients(), PRODUCTS)
     values = {name: found.value for name, found in fitted.coefficients.items()}
     eta = values["intercept"] + terms @ pd.Series(values)[terms.columns]
-    np.testing.assert_allclose(fitted.model.linear_predictor(block), eta, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(fitted.model.output(block), eta, rtol=1e-9, atol=1e-9)

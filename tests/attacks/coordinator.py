@@ -55,7 +55,8 @@ class Coordinator:
         return self
 
     def epoch(self, number: int = 1, hospitals: tuple[str, ...] = NAMES) -> Epoch:
-        memberships = tuple(Membership(label, hospitals) for label in LABELS)
+        labels = (LABEL, *(spec.label for spec in self.study.analyses))
+        memberships = tuple(Membership(label, hospitals) for label in labels)
         return Epoch(self.roster().digest, number, hospitals, memberships, b"")
 
     def begin(self, epoch: Epoch) -> tuple[bytes, ...]:
@@ -78,11 +79,12 @@ def thawed(cohort: Cohort) -> Cohort:
 
 
 def question(asked: Asked, index: int = 0, analysis: str | None = None) -> say.Question:
-    return say.Question(asked.analysis if analysis is None else analysis, index, encode(asked))
+    label = asked.analysis if analysis is None else analysis
+    return say.Question(label, index, asked.query.kind, encode(asked))
 
 
 def asked_of(kind: str) -> Asked:
     return next(one for one in driven(STUDY).asked if one.query.kind == kind)
 
 
-FLOW, MOMENTS, SUMMARY = (asked_of(kind) for kind in ("flow", "logistic.moments", "summary"))
+FLOW, MOMENTS, SUMMARY = (asked_of(kind) for kind in ("flow", "moments", "summary"))

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.analyses.contract import driven
-from tests.attacks.coordinator import FLOW, MOMENTS, NAMES, STUDY, SUMMARY, Coordinator, question
-from tests.support import layout_of
+from tests.attacks.coordinator import FLOW, LOGISTIC, MOMENTS, NAMES, STUDY, SUMMARY, Coordinator, question
+from tests.support import layout_of, study_of
 from wardround_client.app import Node
 from wardround_client.gate import Policy, Request, Sealed, release
 from wardround_client.store import NodeStore
@@ -57,7 +57,7 @@ def test_another_query_under_a_number_that_was_answered_is_refused() -> None:
             coordinator.ask(question(asked, 0, "summary"))
         assert refusal.value.code == "other_query"
     with pytest.raises(Refused, match="another query"):
-        coordinator.ask(say.Question("summary", 0, b"anything"))
+        coordinator.ask(say.Question("summary", 0, "summary", b"anything"))
 
 
 def test_a_query_of_a_kind_that_the_study_does_not_ask_there_is_refused() -> None:
@@ -118,20 +118,28 @@ def test_a_query_about_something_else_than_the_dictionary_is_refused(query: Flow
         coordinator.ask(question(dataclasses.replace(FLOW, query=query)))
 
 
-COORDINATOR = Coordinator().ready()
-SENT = [encode(asked) for asked in driven(STUDY).asked]
+WIDE = study_of(
+    {**LOGISTIC, "subgroups": {"sex": [], "age": [50]}},
+    {"kind": "summary"},
+    {"kind": "forest", "trees": 2, "depth": 2},
+    {"kind": "fedavg", "estimator": "MLPClassifier", "hidden": [2], "rounds": 2},
+    {"kind": "importance", "model": "forest", "part": "train", "repeats": 2},
+    privacy={"min_hospitals": 3},
+)
+COORDINATOR = Coordinator(WIDE).ready()
+SENT = {encode(asked): asked for asked in driven(WIDE).asked}
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@given(st.sampled_from(SENT), st.data())
+@given(st.sampled_from(list(SENT)), st.data())
 def test_a_garbled_query_is_answered_masked_or_refused(sent: bytes, data: st.DataObject) -> None:
     garbled = bytearray(sent)
     for _ in range(data.draw(st.integers(1, 4))):
         garbled[data.draw(st.integers(0, len(garbled) - 1))] = data.draw(st.integers(0, 255))
-    analysis = data.draw(st.sampled_from(["flow", "logistic", "summary"]))
-    index = data.draw(st.integers(0, 2**62))
+    asked, index = SENT[sent], data.draw(st.integers(0, 2**62))
     try:
-        answer = COORDINATOR.sessions["h00"].answer(say.Question(analysis, index, bytes(garbled)))
+        asked_as = say.Question(asked.analysis, index, asked.query.kind, bytes(garbled))
+        answer = COORDINATOR.sessions["h00"].answer(asked_as)
     except (Refused, ProtocolError) as error:
         assert "." not in getattr(error, "code", "")
     else:

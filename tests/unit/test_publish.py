@@ -61,7 +61,7 @@ def test_no_suppressed_count_follows_from_the_total(counts: list[int], data: st.
 
 def evaluation(confusion: tuple[tuple[int, int], tuple[int, int]], hospitals: tuple[int, int]) -> Evaluation:
     table = (Group(20, 30, 3, 25.0), Group(20, 30, 1, 25.0), Group(5, 60, 3, 40.0))
-    return Evaluation("test", 0.5, confusion, hospitals, 0.8, 0.2, (0.1, 0.9), table, 3)
+    return Evaluation("test", 0.5, confusion, hospitals, 0.8, 0.2, (0.1, 0.9), table, (), (), 3)
 
 
 def test_metrics_are_refused_on_few_rows_or_rows_of_few_hospitals() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,7 +17,10 @@ from wardround_common.study import KINDS, Study
 
 
 class Policy(BaseModel):
-    """``policy.toml``. ``analyses``: the kinds that may run here; None allows every kind."""
+    """``policy.toml``. ``analyses``: the kinds that may run here; None allows every kind.
+
+    ``statements``: which rounded facts about this hospital alone may be told; none by default.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,6 +28,7 @@ class Policy(BaseModel):
     min_rows: Annotated[int, Field(ge=1)] = 10
     min_cell: Annotated[int, Field(ge=1)] = 11
     analyses: tuple[str, ...] | None = None
+    statements: tuple[Literal["metrics"], ...] = ()
 
     @classmethod
     def of(cls, study: Study) -> Policy:

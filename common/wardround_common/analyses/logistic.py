@@ -20,15 +20,16 @@ from pydantic import Field as Key
 
 from wardround_common.analysis import Analysis, ModelSpec, Plan, Rows, SmallCells
 from wardround_common.cohort import Cohort
-from wardround_common.design import MISSING, Design, Term, expand
-from wardround_common.dictionary import CategoryVariable, Dictionary, NumberVariable
+from wardround_common.design import MISSING, Design, Term
+from wardround_common.dictionary import Dictionary
 from wardround_common.elementary import binary_deviance, log, logistic, normal_tail
-from wardround_common.errors import FitError, StudyError, listed
+from wardround_common.errors import FitError, listed
 from wardround_common.linalg import factor, quadratic
 from wardround_common.models import LogisticModel, linear_predictor
+from wardround_common.moments import ColumnsQuery, MomentsQuery, moments
 from wardround_common.newton import Diverged, Slope, newton, tolerance
 from wardround_common.program import Program, ask
-from wardround_common.query import Contribution, Field, Frame, Layout, Sum, Tally, counts, sums
+from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, counts, sums
 from wardround_common.sealing.fixed_point import Within, packed_size, unpack
 from wardround_common.typing import Floats, Ints
 
@@ -43,87 +44,7 @@ class LogisticSpec(ModelSpec):
 
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError unless the outcome has two levels and there is a predictor."""
-        if self.outcome is None:
-            raise ValueError("outcome: a logistic model needs an outcome, here or in the study")
-        outcome = dictionary[self.outcome]
-        if not isinstance(outcome, CategoryVariable) or len(outcome.levels) != 2:
-            raise ValueError(
-                f"outcome: `{self.outcome}` must be a category of two levels "
-                "(`levels` may gather codes, as in {no: [0], yes: [1, 2, 3]})"
-            )
-        if not self.predictors:
-            raise ValueError("predictors: a logistic model needs at least one")
-
-
-@dataclass(frozen=True)
-class MomentsQuery:
-    """Counts of the outcome and of levels, counts and mapped sums of numbers, over the training rows."""
-
-    kind: ClassVar[str] = "logistic.moments"
-    rows: Rows
-    outcome: str
-    variables: tuple[str, ...]
-
-    def layout(self, frame: Frame) -> Layout:
-        """``n`` (), ``positive`` (); a number ``v``: ``v n`` (), ``v sum`` (); a category: ``v levels``."""
-        fields: list[Field] = [counts("n"), counts("positive", contributors=True)]
-        fields.append(counts("negative", contributors=True))
-        for name in self.variables:
-            variable = frame.dictionary[name]
-            if isinstance(variable, NumberVariable):
-                fields += [counts(f"{name} n"), sums(f"{name} sum", 1.0)]
-            else:
-                fields.append(counts(f"{name} levels", len(variable.levels)))
-        return Layout(tuple(fields), frame.rows_bound)
-
-    def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
-        """Numbers are mapped to [0, 1] by their range."""
-        tally = Tally(layout)
-        for block in tally.over(self.rows.of(cohort)):
-            positive = block.codes(self.outcome) == 1
-            tally.count("n", block.rows)
-            tally.count("positive", positive)
-            tally.count("negative", ~positive)
-            for name in self.variables:
-                variable = cohort.dictionary[name]
-                if isinstance(variable, NumberVariable):
-                    values = block.numbers(name)
-                    mapped = (values[~np.isnan(values)] - variable.range[0]) / variable.span
-                    tally.count(f"{name} n", len(mapped))
-                    tally.add(f"{name} sum", mapped)
-                else:
-                    codes = block.codes(name)
-                    tally.cells(f"{name} levels", codes[codes >= 0])
-        return tally.done()
-
-    def read(self, total: Sum) -> Sum:
-        """The sums as they are."""
-        return total
-
-
-@dataclass(frozen=True)
-class ColumnsQuery:
-    """Sums of design columns; asked for interactions, whose means don't follow from the variables'."""
-
-    kind: ClassVar[str] = "logistic.columns"
-    rows: Rows
-    design: Design
-
-    def layout(self, frame: Frame) -> Layout:
-        """``columns`` (terms,)."""
-        return Layout((sums("columns", 1.0, len(self.design.terms)),), frame.rows_bound)
-
-    def answer(self, cohort: Cohort, layout: Layout) -> Contribution:
-        """Sum the columns of the training rows."""
-        tally = Tally(layout)
-        for block in tally.over(self.rows.of(cohort)):
-            tally.add("columns", self.design.columns(block)[1:])
-        return tally.done()
-
-    def read(self, total: Sum) -> Floats:
-        """Return the sums; shape (terms,)."""
-        columns: Floats = total.arrays["columns"]
-        return columns
+        self.check_outcome(dictionary, ("category",))
 
 
 @dataclass(frozen=True)
@@ -140,7 +61,7 @@ class NewtonStep:
         size = len(self.model.beta)
         fields = (
             counts("n"),
-            sums("deviance", 2.0 * (self.model.predictor_bound + 1.0)),
+            sums("deviance", 2.0 * (self.model.log_odds_bound + 1.0)),
             sums("score", 1.0, size),
             sums("information", 0.25, packed_size(size)),
         )
@@ -196,6 +117,7 @@ class LogisticFit:
     df: int
     coefficients: dict[str, Coefficient]
     aliased: tuple[str, ...]
+    outcome_mean: float
     model: LogisticModel
 
     def published(self, small: SmallCells) -> dict[str, Any]:
@@ -218,17 +140,13 @@ def fit(plan: Plan, spec: LogisticSpec) -> Program[LogisticFit]:
     """Fit by Newton's method. StudyError for too few rows, FitError where there is no such estimate."""
     outcome, predictors = str(spec.outcome), spec.predictors or ()
     rows = Rows("train", spec.needed())
-    n, positive, design = yield from _design(plan, spec, rows)
-    if len(design.terms) > 0.1 * n:
-        raise StudyError(
-            f"analysis `{plan.label}`: {len(design.terms)} terms for {n} training rows; a model may have "
-            "one term per ten rows; name fewer `predictors`"
-        )
+    found = yield from moments(plan, spec, rows)
+    n, design = found.n, found.design
 
     def at(chosen: Design) -> Callable[[Floats], Program[Slope]]:
         return lambda beta: ask(NewtonStep(rows, outcome, LogisticModel(chosen, beta)))
 
-    odds = np.array([positive / (n - positive)])
+    odds = np.array([found.outcome_mean / (1.0 - found.outcome_mean)])
     start = np.zeros(1 + len(design.terms))
     start[0] = log(odds)[0]
     slope = yield from at(design)(start)
@@ -254,50 +172,9 @@ def fit(plan: Plan, spec: LogisticSpec) -> Program[LogisticFit]:
         n - len(scale),
         _in_own_units(design, best.beta, covariance),
         aliased,
+        found.outcome_mean,
         LogisticModel(design, best.beta),
     )
-
-
-def _design(plan: Plan, spec: LogisticSpec, rows: Rows) -> Program[tuple[int, int, Design]]:
-    """Ask the moments; return n, the positives, and the design with imputation and centres."""
-    variables = tuple(name for name in spec.required() if name != spec.outcome)
-    total = yield from ask(MomentsQuery(rows, str(spec.outcome), variables))
-    n, positive = total.count("n"), total.count("positive")
-    if positive in (0, n):
-        raise FitError(
-            f"analysis `{plan.label}`: all {n} training rows have the same outcome `{spec.outcome}`; "
-            "nothing can be learned"
-        )
-    fill: dict[str, float] = {}
-    means: dict[tuple[str, int], float] = {}
-    indicators = set()
-    for name in variables:
-        variable = plan.dictionary[name]
-        if isinstance(variable, NumberVariable):
-            observed = total.count(f"{name} n")
-            mapped = total.number(f"{name} sum") / max(observed, 1)
-            mean = min(max(variable.range[0] + variable.span * mapped, variable.range[0]), variable.range[1])
-            fill[name] = means[name, -1] = mean
-        else:
-            levels = total.arrays[f"{name} levels"].copy()
-            observed = int(levels.sum())
-            fill[name] = float(np.argmax(levels))
-            levels[int(fill[name])] += n - observed
-            means.update({(name, i): int(count) / n for i, count in enumerate(levels)})
-        means[name, MISSING] = (n - observed) / n
-        if min(n - observed, observed) >= plan.min_cell:
-            indicators.add(name)
-    terms = expand(plan.dictionary, spec.predictors or (), frozenset(indicators))
-    single = [
-        means[t.factors[0].variable, t.factors[0].level] if len(t.factors) == 1 else t.low for t in terms
-    ]
-    design = Design(terms, np.array(single), tuple(fill), np.array(list(fill.values())))
-    products = [i for i, term in enumerate(terms) if len(term.factors) > 1]
-    if products:
-        asked = replace(design, terms=tuple(terms[i] for i in products), centres=design.centres[products])
-        columns = yield from ask(ColumnsQuery(rows, asked))
-        design.centres[products] += columns / (n * asked.scales)
-    return n, positive, design
 
 
 def _without_aliased(

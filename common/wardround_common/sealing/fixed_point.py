@@ -97,6 +97,16 @@ class Rounder:
         self.total[where] += mantissas - values.shape[1] * self._offset[where]
 
 
+def on_grid(values: Floats, row_bound: Floats, rows: int, rows_bound: int) -> Ints:
+    """Return a hospital sum on the grid: values of one hospital as a whole, at most rows x row_bound each.
+
+    ProtocolError where one is larger, or not a number.
+    """
+    if not bool(np.all(np.abs(values) <= rows * row_bound)):
+        raise ProtocolError("a hospital's contribution exceeds its bound")
+    return np.rint(np.ldexp(values, grid_bits(row_bound, rows_bound))).astype(np.int64)
+
+
 def reach(values: Floats) -> Floats:
     """Return the largest magnitude of each element over the rows: (elements, rows) -> (elements,).
 

@@ -1,0 +1,1 @@
+"""What a fitted model is judged by, from sums alone: scores, calibration, subgroups, residuals."""
