@@ -1,15 +1,16 @@
 """What the cells of one column mean: a value, empty, a code for missing, or out of the variable's range.
 
-What is none of these is a DataError with the column, the count and the first line, never the cell. Texts
-are converted by DuckDB, numbers where they lie; a float64 column in which every cell is a value is shared
-with its frame, not copied.
+What is none of these is a fault: a DataError with the column, the count and the first line, never the
+cell. Whoever reads is told and says what then: to raise it, as a study must, or to note it and read on.
+Texts are converted by DuckDB, numbers where they lie; a float64 column in which every cell is a value is
+shared with its frame, not copied.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +25,15 @@ from wardround_common.typing import Array, Bools, Floats
 OBSERVED, EMPTY, CODED, OUT_OF_RANGE, WRONG = range(5)
 States = NDArray[np.int8]
 Levels = NDArray[np.int16]
+Fault = Callable[[DataError], None]  # if it returns, what does not fit counts as missing
 
 _BLANKS = "".join(c for c in map(chr, range(0x3001)) if c.isspace()) + "\ufeff"
 # Trimming all that Unicode calls blank takes seven times as long, so it is tried second.
-_QUICK, _THOROUGH = "trim(cell)", f"trim(cell, {quoted(_BLANKS)})"
+QUICKLY_TRIMMED, TRIMMED = "trim(cell)", f"trim(cell, {quoted(_BLANKS)})"
+# DuckDB would read 1_000 as a number.
+NUMBER = "CASE WHEN contains(cell, '_') THEN NULL ELSE TRY_CAST(cell AS DOUBLE) END"
 _WHOLE = re.compile(r"-?[0-9]+\.0+")
-_CANONICAL = (
+CANONICAL = (
     f"CASE WHEN regexp_full_match(cell, '{_WHOLE.pattern}') THEN split_part(cell, '.', 1) ELSE cell END"
 )
 _PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
@@ -53,11 +57,19 @@ class Column:
         return None if self.states is None else self.states == OUT_OF_RANGE
 
     def counts(self, rows: Bools | None) -> tuple[int, int, int, int]:
-        """Return how many of the rows are observed, empty, coded missing and out of range."""
+        """Return how many of the rows are observed, empty, coded missing and out of range.
+
+        Cells at fault are none of these.
+        """
         if self.states is None:
             return (len(self.values) if rows is None else int(np.count_nonzero(rows)), 0, 0, 0)
         found = np.bincount(self.states if rows is None else self.states[rows], minlength=4)
         return (int(found[0]), int(found[1]), int(found[2]), int(found[3]))
+
+
+def refuse(error: DataError) -> None:
+    """Stop at the first fault."""
+    raise error
 
 
 def absent(variable: NumberVariable | CategoryVariable, rows: int) -> Column:
@@ -67,39 +79,52 @@ def absent(variable: NumberVariable | CategoryVariable, rows: int) -> Column:
     return _frozen(values, np.full(rows, EMPTY, np.int8))
 
 
-def numbers(table: Table, position: int, name: str, variable: NumberVariable, keep_outside: bool) -> Column:
+def numbers(
+    table: Table,
+    position: int,
+    name: str,
+    variable: NumberVariable,
+    keep_outside: bool,
+    fault: Fault = refuse,
+) -> Column:
     """Read a column as the number variable ``name``; NaN where missing.
 
     With ``keep_outside`` a value out of range stays what it is, for the caller to drop or refuse its row;
-    otherwise it becomes NaN. DataError if a cell is no finite number and no declared code.
+    otherwise it becomes NaN. A cell that is no finite number and no declared code is a fault.
     """
     stored = table.numbers(position)
     if stored is None:
         values, states = _parsed(table, position, [c.strip() for c in variable.missing if isinstance(c, str)])
     elif stored.values.dtype.kind == "b":
-        raise DataError(
-            f"{table.label}: column `{table.columns[position]}` holds true and false, no numbers; "
-            f"write 0 and 1, or make `variables.{name}` a category"
+        column = table.columns[position]
+        fault(
+            DataError(
+                f"{table.label}: column `{column}` holds true and false, no numbers; "
+                f"write 0 and 1, or make `variables.{name}` a category"
+            )
         )
+        return absent(variable, table.rows)
     else:
         values, states = _stored(stored)
     for code in variable.missing:
         states[(values == _as_number(code)) & (states == OBSERVED)] = CODED
     remedy = f"correct them, or declare the code under `variables.{name}.missing`"
-    _refuse_wrong(table, position, states, ("not a number", "not numbers"), remedy)
+    _tell_wrong(table, position, states, ("not a number", "not numbers"), remedy, fault)
     low, high = variable.range
     states[((values < low) | (values > high)) & (states == OBSERVED)] = OUT_OF_RANGE
     if not states.any():
         return _frozen(np.ascontiguousarray(values), None)
-    gaps = (states == EMPTY) | (states == CODED) if keep_outside else states != OBSERVED
+    gaps = (states != OBSERVED) & (states != OUT_OF_RANGE) if keep_outside else states != OBSERVED
     return _frozen(np.where(gaps, np.nan, values), states)
 
 
-def categories(table: Table, position: int, name: str, variable: CategoryVariable) -> Column:
+def categories(
+    table: Table, position: int, name: str, variable: CategoryVariable, fault: Fault = refuse
+) -> Column:
     """Read a column as the category ``name``: positions in its levels, -1 where missing.
 
     A code may be written as a number, 1 or 1.0 for "1", or be the true or false of a boolean column for
-    "1" or "true", "0" or "false". DataError if a cell is none of the codes.
+    "1" or "true", "0" or "false". A cell that is none of the codes is a fault.
     """
     meanings = {code: level for level, codes in enumerate(variable.codes) for code in codes}
     meanings |= {code: _MISSING for code in variable.missing if code}
@@ -117,7 +142,7 @@ def categories(table: Table, position: int, name: str, variable: CategoryVariabl
     remedy = (
         f"correct them, or declare the code under `variables.{name}.levels` or `variables.{name}.missing`"
     )
-    _refuse_wrong(table, position, states, ("none of the dictionary's levels",), remedy)
+    _tell_wrong(table, position, states, ("none of the dictionary's levels",), remedy, fault)
     if not states.any():
         return _frozen(values, None)
     values[states != OBSERVED] = -1
@@ -131,7 +156,7 @@ def texts(table: Table, position: int) -> list[str]:
     """
     stored = table.numbers(position)
     if stored is None:
-        cells: list[str] = table.texts(position, _THOROUGH, f"coalesce({_CANONICAL}, '') AS cell")[
+        cells: list[str] = table.texts(position, TRIMMED, f"coalesce({CANONICAL}, '') AS cell")[
             "cell"
         ].tolist()
         return cells
@@ -142,7 +167,7 @@ def texts(table: Table, position: int) -> list[str]:
                 f"{table.label}: column `{table.columns[position]}` holds floating-point numbers above 2^53, "
                 "which have lost digits; store them as integers or texts"
             )
-        cells = [_number_text(value) for value in values.tolist()]
+        cells = [number_text(value) for value in values.tolist()]
     else:
         cells = [str(value).lower() for value in values.tolist()]
     if stored.empty is not None:
@@ -182,12 +207,11 @@ def _stored(stored: Numbers) -> tuple[Floats, States]:
 
 def _parsed(table: Table, position: int, codes: list[str]) -> tuple[Floats, States]:
     coded = f"WHEN cell IN ({', '.join(map(quoted, codes))}) THEN {CODED}" if codes else ""
-    # DuckDB would read 1_000 as a number; NaN is what some programs write where there is nothing.
-    number = "CASE WHEN contains(cell, '_') THEN NULL ELSE TRY_CAST(cell AS DOUBLE) END"
-    select = f"""coalesce({number}, 'nan'::DOUBLE) AS value,
+    # NaN is what some programs write where there is nothing.
+    select = f"""coalesce({NUMBER}, 'nan'::DOUBLE) AS value,
         CAST(CASE WHEN cell IS NULL OR cell = '' OR lower(cell) = 'nan' THEN {EMPTY} {coded}
-        WHEN isfinite({number}) THEN {OBSERVED} ELSE {WRONG} END AS TINYINT) AS state"""
-    for trim in (_QUICK, _THOROUGH):
+        WHEN isfinite({NUMBER}) THEN {OBSERVED} ELSE {WRONG} END AS TINYINT) AS state"""
+    for trim in (QUICKLY_TRIMMED, TRIMMED):
         found = table.texts(position, trim, select)
         states: States = found["state"]
         if not (states == WRONG).any():
@@ -207,7 +231,8 @@ def _canonical(code: str) -> str:
     return code.partition(".")[0] if _WHOLE.fullmatch(code) else code
 
 
-def _number_text(value: float) -> str:
+def number_text(value: float) -> str:
+    """Return a number as a code is written: whole ones without a decimal point, NaN as nothing."""
     if math.isnan(value):
         return ""
     return str(int(value)) if value.is_integer() else repr(value)
@@ -216,8 +241,8 @@ def _number_text(value: float) -> str:
 def _levels_of_texts(table: Table, position: int, meanings: Mapping[str, int]) -> tuple[Levels, Bools]:
     codes = ", ".join(map(quoted, meanings))
     positions = np.array([*meanings.values(), _UNKNOWN], np.int16)
-    exact, canonical = (f"enum_code(TRY_CAST({text} AS ENUM({codes})))" for text in ("cell", _CANONICAL))
-    for trim, code in ((_QUICK, exact), (_THOROUGH, f"{exact}, {canonical}")):
+    exact, canonical = (f"enum_code(TRY_CAST({text} AS ENUM({codes})))" for text in ("cell", CANONICAL))
+    for trim, code in ((QUICKLY_TRIMMED, exact), (TRIMMED, f"{exact}, {canonical}")):
         select = f"coalesce({code}, {len(meanings)})::INTEGER AS code, coalesce(cell = '', TRUE) AS empty"
         found = table.texts(position, trim, select)
         values, empty = positions[found["code"]], found["empty"]
@@ -261,7 +286,9 @@ def _number_codes(meanings: Mapping[str, int], dtype: np.dtype[Any]) -> dict[Any
     return known
 
 
-def _refuse_wrong(table: Table, position: int, states: States, what: tuple[str, ...], remedy: str) -> None:
+def _tell_wrong(
+    table: Table, position: int, states: States, what: tuple[str, ...], remedy: str, fault: Fault
+) -> None:
     wrong = states == WRONG
     if wrong.any():
-        raise DataError(complaint(table, position, wrong, what, remedy))
+        fault(DataError(complaint(table, position, wrong, what, remedy)))

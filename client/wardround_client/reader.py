@@ -11,7 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wardround_client.cells import Column, absent, categories, complaint, numbers, spellings, texts
+from wardround_client.cells import (
+    Column,
+    Fault,
+    absent,
+    categories,
+    complaint,
+    numbers,
+    refuse,
+    spellings,
+    texts,
+)
 from wardround_client.sources.table import Table, fetched, private_connection, quietly, quoted
 from wardround_common.cohort import Cohort, Flow, RowKeys
 from wardround_common.dictionary import CategoryVariable, Dictionary, NumberVariable
@@ -30,26 +40,28 @@ class Reading:
     absent: tuple[str, ...]
 
 
-def read(table: Table, study: Study, hospital: str, study_key: bytes) -> Reading:
+def read(table: Table, study: Study, hospital: str, study_key: bytes, fault: Fault = refuse) -> Reading:
     """Read a table as the study's cohort.
 
     ``hospital`` is the namespace of its ids, ``study_key`` the secret of the row keys (64 bytes of it are
-    used). Raises DataError, which never quotes a cell, where the table does not hold what the dictionary
-    promises.
+    used). ``fault`` is told by a DataError, which never quotes a cell, where the table does not hold what
+    the dictionary promises; by default it is raised. DataError too where the table cannot be read at all.
     """
     if table.rows > study.max_rows:
-        raise DataError(f"{table.label}: {table.rows} rows, and the study's `max_rows` is {study.max_rows}")
+        fault(DataError(f"{table.label}: {table.rows} rows, and the study's `max_rows` is {study.max_rows}"))
     dictionary = study.dictionary
-    positions = {name: _column_of(table, name, variable.column) for name, variable in dictionary.items()}
+    positions = {
+        name: _column_of(table, name, variable.column, fault) for name, variable in dictionary.items()
+    }
     keep_outside = study.out_of_range != "missing"
     columns = {
-        name: _converted(table, positions[name], name, variable, keep_outside)
+        name: _converted(table, positions[name], name, variable, keep_outside, fault)
         for name, variable in dictionary.items()
     }
     members = _in_cohort(table, columns, dictionary, study.cohort.where)
     kept = members
     if study.out_of_range == "refuse":
-        _refuse_outside(table, positions, columns, dictionary, members)
+        _tell_outside(table, positions, columns, dictionary, members, fault)
     elif study.out_of_range == "drop":
         kept = _inside(columns, members)
     in_cohort, rows = (table.rows if m is None else int(np.count_nonzero(m)) for m in (members, kept))
@@ -59,28 +71,29 @@ def read(table: Table, study: Study, hospital: str, study_key: bytes) -> Reading
         out_of_range=in_cohort - rows,
         variables={name: column.counts(kept) for name, column in columns.items()},
     )
-    keys = _keys(table, study, hospital, study_key, kept)
-    held_out = _held_out(table, study, keys, kept)
+    keys = _keys(table, study, hospital, study_key, kept, fault)
+    held_out = _held_out(table, study, keys, kept, fault)
     # Popped one by one, so that at most one column is held twice.
     values = {name: _rows_of(columns.pop(name).values, kept) for name in dictionary}
     cohort = Cohort(dictionary, values, rows, keys, held_out, flow)
     return Reading(cohort, tuple(name for name in dictionary if positions[name] is None))
 
 
-def _column_of(table: Table, name: str, column: str | None) -> int | None:
+def _column_of(table: Table, name: str, column: str | None, fault: Fault) -> int | None:
     remedy = "rename it" if column is not None else "rename it or set `column: {}`"
-    return _position(table, name if column is None else column, f"{remedy} under `variables.{name}`")
+    wanted = name if column is None else column
+    return _position(table, wanted, f"{remedy} under `variables.{name}`", fault)
 
 
-def _position(table: Table, wanted: str, remedy: str) -> int | None:
-    """Return a column's position, None if there is none. DataError if there is one almost of that name."""
+def _position(table: Table, wanted: str, remedy: str, fault: Fault) -> int | None:
+    """Return a column's position, None if there is none. One almost of that name is a fault."""
     if wanted and wanted in table.columns:
         return table.columns.index(wanted)
     for other in table.columns:
         if wanted.strip() and other.strip().casefold() == wanted.strip().casefold():
-            raise DataError(
-                f"{table.label}: no column `{wanted}`; there is `{other}`; {remedy.replace('{}', other)}"
-            )
+            there = f"there is `{other}`; {remedy.replace('{}', other)}"
+            fault(DataError(f"{table.label}: no column `{wanted}`; {there}"))
+            break
     return None
 
 
@@ -90,12 +103,13 @@ def _converted(
     name: str,
     variable: NumberVariable | CategoryVariable,
     keep_outside: bool,
+    fault: Fault,
 ) -> Column:
     if position is None:
         return absent(variable, table.rows)
     if isinstance(variable, NumberVariable):
-        return numbers(table, position, name, variable, keep_outside)
-    return categories(table, position, name, variable)
+        return numbers(table, position, name, variable, keep_outside, fault)
+    return categories(table, position, name, variable, fault)
 
 
 def _in_cohort(
@@ -104,12 +118,20 @@ def _in_cohort(
     """Return the rows for which the predicate is true; None means all of them."""
     if where is None:
         return None
+    used = {name: columns[name].values for name in variables_of(where, dictionary)}
+    message = f"{table.label}: `cohort.where` cannot be evaluated"
+    members = quietly(lambda: satisfied(where, dictionary, used, table.rows), message)
+    return None if members.all() else members
+
+
+def satisfied(where: str, dictionary: Dictionary, values: Mapping[str, Array], rows: int) -> Bools:
+    """Return the rows for which the predicate is true, from a cohort's columns that it reads."""
     predicate = check_predicate(where, dictionary)
-    arrays: dict[str, Array] = {"row": np.zeros(table.rows, np.int8)}
+    arrays: dict[str, Array] = {"row": np.zeros(rows, np.int8)}
     select = []
     for i, name in enumerate(variables_of(where, dictionary)):
         variable, quoted_name = dictionary[name], '"' + name.replace('"', '""') + '"'
-        arrays[f"v{i}"] = columns[name].values
+        arrays[f"v{i}"] = values[name]
         if isinstance(variable, CategoryVariable):
             select.append(f"[{', '.join(map(quoted, variable.levels))}][v{i} + 1] AS {quoted_name}")
         else:
@@ -118,17 +140,17 @@ def _in_cohort(
     connection.register("cells", arrays)
     inner = f"SELECT {', '.join(select or ['row'])} FROM cells"  # noqa: S608
     query = f"SELECT coalesce({predicate}, FALSE) AS member FROM ({inner})"  # noqa: S608
-    message = f"{table.label}: `cohort.where` cannot be evaluated"
-    members: Bools = quietly(lambda: fetched(connection, query), message)["member"]
-    return None if members.all() else members
+    members: Bools = fetched(connection, query)["member"]
+    return members
 
 
-def _refuse_outside(
+def _tell_outside(
     table: Table,
     positions: Mapping[str, int | None],
     columns: Mapping[str, Column],
     dictionary: Dictionary,
     members: Bools | None,
+    fault: Fault,
 ) -> None:
     for name, column in columns.items():
         outside, position = column.out_of_range(), positions[name]
@@ -139,7 +161,7 @@ def _refuse_outside(
             low, high = dictionary.number(name).range
             what = (f"outside {low:.15g} to {high:.15g}",)
             remedy = f"correct them, or see `variables.{name}.range` and `out_of_range`"
-            raise DataError(complaint(table, position, outside, what, remedy))
+            fault(DataError(complaint(table, position, outside, what, remedy)))
 
 
 def _inside(columns: Mapping[str, Column], members: Bools | None) -> Bools | None:
@@ -152,44 +174,47 @@ def _inside(columns: Mapping[str, Column], members: Bools | None) -> Bools | Non
     return kept
 
 
-def _keys(table: Table, study: Study, hospital: str, study_key: bytes, kept: Bools | None) -> RowKeys:
-    position = _position(table, "id", "rename it")
+def _keys(
+    table: Table, study: Study, hospital: str, study_key: bytes, kept: Bools | None, fault: Fault
+) -> RowKeys:
+    position = _position(table, "id", "rename it", fault)
     if position is None:
         # Row numbers of two hospitals name different people, also where the study's ids are shared.
         numbered = table.rows if kept is None else [str(row) for row in np.flatnonzero(kept)]
         return RowKeys(study_key, hospital, numbered)
-    ids = _texts_of(table, position, kept, "give each row the id of its person")
+    ids = _texts_of(table, position, kept, "give each row the id of its person", fault)
     if study.rows == "one_per_person" and len(set(ids)) < len(ids):
         first: dict[str, int] = {}
         repeated = np.array([first.setdefault(one, i) != i for i, one in enumerate(ids)])
         what = ("an id that stood there before", "ids that stood there before")
         remedy = "keep one row per person, or let the study say `rows: many`"
-        raise DataError(complaint(table, position, _in_table(table, repeated, kept), what, remedy))
+        fault(DataError(complaint(table, position, _in_table(table, repeated, kept), what, remedy)))
     return RowKeys(study_key, hospital if study.ids == "hospital" else "", ids)
 
 
-def _held_out(table: Table, study: Study, keys: RowKeys, kept: Bools | None) -> Bools | None:
+def _held_out(table: Table, study: Study, keys: RowKeys, kept: Bools | None, fault: Fault) -> Bools | None:
     split = study.split
     if split is None:
         return None
     if not isinstance(split, ColumnSplit):
         return chosen(keys.values, "fold", split.seed, split.test)
-    position = _position(table, split.column, "rename it")
+    position = _position(table, split.column, "rename it", fault)
     if position is None:
-        raise DataError(f"{table.label}: no column `{split.column}`, which `split.column` names")
-    folds = _texts_of(table, position, kept, "say of each row whether it is held out")
+        fault(DataError(f"{table.label}: no column `{split.column}`, which `split.column` names"))
+        return None
+    folds = _texts_of(table, position, kept, "say of each row whether it is held out", fault)
     test = spellings(split.test)
     return np.fromiter((fold in test for fold in folds), bool, len(folds))
 
 
-def _texts_of(table: Table, position: int, kept: Bools | None, remedy: str) -> list[str]:
-    """Return the column's texts in the kept rows. DataError where one is empty."""
+def _texts_of(table: Table, position: int, kept: Bools | None, remedy: str, fault: Fault) -> list[str]:
+    """Return the column's texts in the kept rows. An empty one is a fault."""
     cells = texts(table, position)
     if kept is not None:
         cells = [cells[row] for row in np.flatnonzero(kept)]
     if "" in cells:
         empty = np.array([cell == "" for cell in cells])
-        raise DataError(complaint(table, position, _in_table(table, empty, kept), ("empty",), remedy))
+        fault(DataError(complaint(table, position, _in_table(table, empty, kept), ("empty",), remedy)))
     return cells
 
 
