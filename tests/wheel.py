@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("common", "client", "server")
 NOT_SOURCE = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", ".*")
-PACKAGE_DATA = {".csv", ".yaml", ".toml", ".md", ".typed"}
+PACKAGE_DATA = {".csv", ".j2", ".yaml", ".toml", ".md", ".typed"}
 
 
 class Failed(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from wardround_server.conductor import conduct
 from wardround_server.publish import published, to_json, try_folder, write_file
 from wardround_server.shipped import study_file, tables
 from wardround_server.simulation import simulate
+from wardround_server.strategies import flower
 from wardround_server.transcript import read_transcript
 
 coordinator = typer.Typer(help="What the one who runs studies does.", no_args_is_help=True)
@@ -38,7 +40,7 @@ def named_files(data: list[str]) -> dict[str, Path]:
 
 def simulate_command(
     study: Annotated[
-        str, typer.Argument(help="A study file, or a shipped study: heart-disease, flamby-heart.")
+        str, typer.Argument(help="A study file, or a shipped study: heart-disease, flamby-heart, classic.")
     ],
     data: Annotated[
         list[str] | None,
@@ -58,7 +60,7 @@ def simulate_command(
 ) -> None:
     """Run a study over one table per hospital, all in this process.
 
-    STUDY is a study file, or a shipped study by its name: heart-disease, flamby-heart.
+    STUDY is a study file, or a shipped study by its name: heart-disease, flamby-heart, classic.
     Every hospital's real node code runs; only masked sums pass between them.
 
     Examples:
@@ -74,7 +76,7 @@ def simulate_command(
     try_folder(folder)
     with show.progress(checked.name, quiet or as_json) as observe:
         result = simulate(checked, files, transcript=transcript, observe=observe)
-    result.write(folder)
+    notes = result.write(folder, command=_command(study, data or [], out))
     for note in result.notes:
         sys.stderr.write(f"note: {note}\n")
     floor = checked.privacy.min_rows
@@ -86,6 +88,14 @@ def simulate_command(
     console = Console()
     show.results(console, result.results)
     console.print(f"Results: {folder / 'results.json'}", soft_wrap=True)
+    show.written(console, folder, notes)
+
+
+def _command(study: str, data: list[str], out: Path | None) -> str:
+    """Return the command that makes these results again, for the report."""
+    options = [f"--data {shlex.quote(one)}" for one in data]
+    options += [f"--out {shlex.quote(str(out))}"] if out is not None else []
+    return " ".join(["wardround simulate", shlex.quote(study), *options])
 
 
 @coordinator.command()
@@ -106,7 +116,7 @@ def replay(
     if opening is None or not recorded.epochs:
         raise WardroundError(f"{transcript}: the study stopped before its first sum")
     study = parse_study(opening.study(), str(transcript))
-    findings = conduct(study_program(study), study.dictionary, recorded, None)
+    findings = conduct(study_program(study, flower), study.dictionary, recorded, None)
     text = to_json(published(study, recorded, findings, {}))
     if out is None:
         sys.stdout.write(text)

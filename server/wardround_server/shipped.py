@@ -9,7 +9,7 @@ from wardround_common.errors import StudyError, did_you_mean, listed
 
 _DEMO = Path(str(files("wardround_server") / "demo"))
 HOSPITALS = ("cleveland", "hungary", "switzerland", "va")
-STUDIES = {"heart-disease": "data", "flamby-heart": "flamby"}
+STUDIES = {"heart-disease": "data", "flamby-heart": "flamby", "classic": "flamby"}
 
 
 def study_file(study: str) -> Path:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -43,25 +44,60 @@ def coefficients(label: str, found: dict[str, Any]) -> Table:
         title=f"{label}: coefficients in the variables' own units, {found['n']} rows", title_justify="left"
     )
     table.add_column("term")
-    for column in ("value", "se", "p", "95 % low", "high"):
+    with_errors = any(one["se"] is not None for one in found["coefficients"].values())
+    for column in ("value", "se", "p", "95 % low", "high") if with_errors else ("value",):
         table.add_column(column, justify="right")
     for term, one in found["coefficients"].items():
         p = "–" if one["p"] is None else "<.001" if one["p"] < 0.001 else f"{one['p']:.3f}"
-        table.add_row(
-            term, number(one["value"]), number(one["se"], 3), p, number(one["low"]), number(one["high"])
-        )
+        cells = (number(one["value"]), number(one["se"], 3), p, number(one["low"]), number(one["high"]))
+        table.add_row(term, *cells[: len(table.columns) - 1])
     return table
+
+
+_TWO_LEVELS = ("n", "auc", "accuracy", "brier", "sensitivity", "specificity", "calibration_slope")
+_NUMBER = ("n", "rmse", "mae", "r2", "calibration_slope")
 
 
 def metrics(label: str, found: dict[str, Any]) -> Table:
     """Return a model's metrics by part of the rows as a table."""
     table = Table(title=f"{label}: metrics", title_justify="left")
     table.add_column("rows")
-    names = ("n", "auc", "accuracy", "brier", "sensitivity", "specificity", "calibration_slope")
+    names = _NUMBER if any("rmse" in one for one in found.values()) else _TWO_LEVELS
     for name in names:
         table.add_column(name.removeprefix("calibration_"), justify="right")
     for part, one in found.items():
         table.add_row(part, *(number(one.get(name), 6 if name == "n" else 4) for name in names))
+    return table
+
+
+def subgroups(label: str, part: str, found: dict[str, list[dict[str, Any]]]) -> Table:
+    """Return a model's figures by subgroup as a table."""
+    table = Table(title=f"{label}: subgroups of the {part} rows", title_justify="left")
+    table.add_column("group")
+    names = ("n", "events", "auc", "brier", "observed", "predicted", "sensitivity", "specificity")
+    for name in names:
+        table.add_column(name, justify="right")
+    for variable, groups in found.items():
+        for one in groups:
+            digits = {"n": 6, "events": 6}
+            cells = (number(one.get(name), digits.get(name, 3)) for name in names)
+            table.add_row(f"{variable} {one['group']}", *cells)
+    return table
+
+
+def importance(label: str, found: dict[str, Any]) -> Table:
+    """Return how much a model loses without each variable, the most important first."""
+    metric = {"auc": "AUC", "r2": "R squared"}[found["metric"]]
+    table = Table(
+        title=f"{label}: loss of {metric} of `{found['model']}` without each variable "
+        f"({number(found['baseline'])} with all)",
+        title_justify="left",
+    )
+    table.add_column("variable")
+    for column in ("loss", "sd"):
+        table.add_column(column, justify="right")
+    for name, one in sorted(found["variables"].items(), key=lambda item: -item[1]["drop"]):
+        table.add_row(name, f"{one['drop']:.4f}", f"{one['sd']:.4f}")
     return table
 
 
@@ -93,12 +129,26 @@ def summary(label: str, found: dict[str, Any]) -> Table:
     return table
 
 
+def written(console: Console, folder: Path, notes: Sequence[str]) -> None:
+    """Say where the report is, or why there is none."""
+    report = folder / "report.html"
+    if report.exists() and not notes:
+        console.print(f"Report: {report}", soft_wrap=True, highlight=False)
+    for note in notes:
+        sys.stderr.write(f"note: {note}\n")
+
+
 def results(console: Console, shown: dict[str, Any]) -> None:
     """Print every analysis of a study."""
     for label, found in shown["analyses"].items():
-        if "variables" in found:
+        if "baseline" in found:
+            console.print(importance(label, found))
+        elif "variables" in found:
             console.print(summary(label, found))
         if "coefficients" in found:
             console.print(coefficients(label, found))
         if "metrics" in found:
             console.print(metrics(label, found["metrics"]))
+            for part, one in found["metrics"].items():
+                if one.get("subgroups") and (part == "test" or "test" not in found["metrics"]):
+                    console.print(subgroups(label, part, one["subgroups"]))

@@ -29,8 +29,10 @@ from wardround_common.sealing.identity import Identity
 from wardround_common.study import Study, parse_study, read_study
 from wardround_server.app import server_app
 from wardround_server.conductor import Observer, Progress
+from wardround_server.export import export_models
 from wardround_server.grid import LocalGrid
-from wardround_server.publish import models, published, to_json, write_file
+from wardround_server.publish import published, to_json, write_file
+from wardround_server.report import ReportMissing, render
 from wardround_server.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -64,11 +66,23 @@ class StudyResult:
         """Return one analysis's part of the results."""
         return self.results["analyses"][analysis]
 
-    def write(self, folder: Path) -> None:
-        """Write results.json and one JSON file per model. WardroundError if the disk is full."""
+    def write(
+        self, folder: Path, *, command: str = "simulate(...)", comparison: Mapping[str, Any] | None = None
+    ) -> tuple[str, ...]:
+        """Write results.json, report.html and each model; return notes on what was not written.
+
+        ``command`` is what makes the results again, ``comparison`` the demo's. WardroundError if the disk
+        is full.
+        """
         write_file(folder / "results.json", to_json(self.results))
-        for label, model in models(self.findings).items():
-            write_file(folder / "model" / f"{label}.json", to_json(model.described()))
+        export_models(self.study, self.results, self.findings, folder)
+        try:
+            spread = self.results["statements"]
+            page = render(self.results, command=command, comparison=comparison, spread=spread)
+        except ReportMissing as error:
+            return (str(error),)
+        write_file(folder / "report.html", page)
+        return ()
 
 
 def simulate(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench import foundation
+from tests.bench import foundation, mainjob
 from tests.bench.measure import Part
 
-PARTS: dict[str, Part] = {"foundation": foundation.figures}
+PARTS: dict[str, Part] = {"foundation": foundation.figures, "mainjob": mainjob.figures}
 
 
 def main() -> int:

@@ -80,8 +80,8 @@ def _flamby(folder: Path) -> Iterator[Figure]:
 
 
 def _split_rows(folder: Path) -> Iterator[Figure]:
-    x, y = _classification()
-    four = _by_prevalence(y)
+    x, y = two_classes()
+    four = split_by_prevalence(y)
     prevalence = [round(float(y[rows].mean()), 2) for rows in four]
     if not (prevalence[0] == 0.27 < prevalence[1] < prevalence[2] < prevalence[3] == 0.86):
         raise RuntimeError(f"the rows cannot be split by prevalence: {prevalence}")
@@ -101,7 +101,8 @@ def _split_rows(folder: Path) -> Iterator[Figure]:
     yield none("simulate_15000x20_differs_over_20_hospitals", len(differing), f"of {len(four_way)} values")
 
 
-def _classification() -> tuple[Floats, Ints]:
+def two_classes() -> tuple[Floats, Ints]:
+    """Return 15,000 rows of 20 variables, 12 of which tell two classes apart."""
     from sklearn.datasets import make_classification
 
     x, y = make_classification(
@@ -110,7 +111,7 @@ def _classification() -> tuple[Floats, Ints]:
     return x, y
 
 
-def _by_prevalence(y: Ints) -> list[Ints]:
+def split_by_prevalence(y: Ints) -> list[Ints]:
     """Split the rows over four hospitals so that prevalence runs from 27 % to 86 %; row positions each."""
     sizes = [round(share * len(y)) for share in SHARES]
     positives = [None if p is None else round(p * size) for p, size in zip(PREVALENCE, sizes, strict=True)]

@@ -43,6 +43,11 @@ def at_most(name: str, value: float, unit: str, most: float) -> Figure:
     return Figure(name, value, unit, f"<= {most:g}", value <= most)
 
 
+def at_least(name: str, value: float, unit: str, least: float) -> Figure:
+    """Return a figure whose goal is ``value >= least``; NaN misses it."""
+    return Figure(name, value, unit, f">= {least:g}", value >= least)
+
+
 def near(name: str, value: float, unit: str, wanted: float, within: float) -> Figure:
     """Return a figure whose goal is ``wanted``, give or take ``within``."""
     return Figure(name, value, unit, f"{wanted:g} +- {within:g}", abs(value - wanted) <= within)

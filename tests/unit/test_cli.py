@@ -111,6 +111,10 @@ def test_json_is_the_results_file_and_parquet_beside_csv_gives_the_same(tmp_path
         assert done.stdout == (out / "results.json").read_text("utf-8")
         assert sorted(file.name for file in out.rglob("*") if file.is_file()) == [
             "logistic.json",
+            "logistic.md",
+            "logistic.onnx",
+            "logistic.skops",
+            "report.html",
             "results.json",
         ]
         found[kinds] = json.loads(done.stdout)

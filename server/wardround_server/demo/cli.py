@@ -17,19 +17,24 @@ from wardround_client.gate import read_policy
 from wardround_client.reader import read
 from wardround_client.sources import open_table
 from wardround_client.store import NodeStore
+from wardround_common.analyses.forest import ForestSpec
 from wardround_common.analyses.logistic import LogisticSpec
+from wardround_common.errors import StudyError, did_you_mean, listed
 from wardround_common.sealing.identity import Identity
 from wardround_common.study import Study, read_study
 from wardround_server import show
+from wardround_server.demo import classic
 from wardround_server.publish import to_json, unwritable, write_file
 from wardround_server.shipped import study_file, tables
 from wardround_server.simulation import Hospital, StudyResult, run, study_key
 from wardround_server.transcript import Transcript
 
 NAME = "heart-disease"
+SHOWN = (NAME, classic.NAME)
 
 
 def demo_command(
+    study: Annotated[str, typer.Argument(help="`heart-disease`, or `classic`.")] = NAME,
     out: Annotated[Path, typer.Option(help="Where the hospitals' homes and the results are put.")] = Path(
         "wardround-demo"
     ),
@@ -37,13 +42,26 @@ def demo_command(
         bool, typer.Option("--json", help="Print the results and the comparison as JSON.")
     ] = False,
 ) -> None:
-    """Let four hospitals of the UCI Heart Disease data learn a shared logistic model, no row leaving any.
+    """Let four hospitals of the UCI Heart Disease data learn shared models, no row leaving any.
 
-    Each has a home of its own with its table, policy, keys and database. Beside the federated model
-    stand the pooled one, which only a demo can fit, and what each hospital would reach alone.
+    Each has a home of its own with its table, policy, keys and database. Beside the federated models
+    stand the pooled ones, which only a demo can fit, and what each hospital would reach alone; report.html
+    shows it all. STUDY `classic` runs the familiar script, a forest on one CSV, beside its federated twin.
 
-    Example: wardround demo --out /tmp/demo
+    Examples:
+      wardround demo --out /tmp/demo
+
+      wardround demo classic
     """
+    if study not in SHOWN:
+        raise StudyError(f"{study}: no demonstration{did_you_mean(study, SHOWN)}; there are {listed(SHOWN)}")
+    if study == classic.NAME:
+        classic.run_classic(out, as_json)
+    else:
+        _heart_disease(out, as_json)
+
+
+def _heart_disease(out: Path, as_json: bool) -> None:
     study = read_study(study_file(NAME))
     console = Console(file=sys.stderr)
     if not as_json:
@@ -52,7 +70,6 @@ def demo_command(
         hospitals = [_home(out / "hospitals" / name, file) for name, file in tables(NAME).items()]
         transcript = Transcript()
         result = run(study, hospitals, transcript, observe)
-        result.write(out)
         write_file(out / "study.yaml", study_file(NAME).read_text("utf-8"))
         compared = _compare(study, hospitals, result)
         released = {one.name: _released(one, transcript) for one in hospitals}
@@ -60,6 +77,7 @@ def demo_command(
             one.store.close()
     shown = {**result.results, "comparison": {**compared, "numbers_released_masked": released}}
     write_file(out / "comparison.json", to_json(shown["comparison"]))
+    notes = result.write(out, command="wardround demo", comparison=shown["comparison"])
     if as_json:
         sys.stdout.write(to_json(shown))
         return
@@ -73,6 +91,7 @@ def demo_command(
         soft_wrap=True,
         highlight=False,
     )
+    show.written(Console(), out, notes)
 
 
 def _released(hospital: Hospital, transcript: Transcript) -> int:
@@ -125,14 +144,22 @@ def _compare(study: Study, hospitals: list[Hospital], result: StudyResult) -> di
         term: one["value"] for term, one in found["coefficients"].items() if one["value"] is not None
     }
     ridge = next(spec.ridge for spec in study.analyses if isinstance(spec, LogisticSpec))
-    compared = compare(cohorts, str(study.outcome), ridge, study.privacy.min_cell, federated)
+    forest = next(spec for spec in study.analyses if isinstance(spec, ForestSpec))
+    compared = compare(cohorts, str(study.outcome), ridge, forest, study.privacy.min_cell, federated)
     test = found["metrics"]["test"]
     scores = {
-        "federated": {"rows": found["n"], "auc": test["auc"], "accuracy": test["accuracy"]},
+        "federated": _score(found),
         "pooled (scikit-learn)": vars(compared.pooled),
         **{f"{name} alone": vars(score) for name, score in compared.local.items()},
+        "federated forest": _score(result["forest"]),
+        "pooled forest (scikit-learn)": vars(compared.forest),
     }
     return {"test_rows": test["n"], "furthest_coefficient": compared.furthest, "scores": scores}
+
+
+def _score(found: dict[str, Any]) -> dict[str, Any]:
+    test = found["metrics"]["test"]
+    return {"rows": found["n"], "auc": test["auc"], "accuracy": test["accuracy"]}
 
 
 def _table(compared: dict[str, Any]) -> Table:
@@ -146,6 +173,6 @@ def _table(compared: dict[str, Any]) -> Table:
         nothing = "one outcome only" if score["auc"] is None else f"{score['auc']:.3f}"
         accuracy = "" if score["accuracy"] is None else f"{score['accuracy']:.3f}"
         table.add_row(
-            name, str(score["rows"]), nothing, accuracy, style="bold" if name == "federated" else None
+            name, str(score["rows"]), nothing, accuracy, style="bold" if name[:9] == "federated" else None
         )
     return table

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from wardround_common.analyses.forest import ForestSpec
 from wardround_common.cohort import Cohort
 from wardround_common.dictionary import Dictionary, NumberVariable
 from wardround_common.typing import Bools, Floats
@@ -34,12 +36,18 @@ class Comparison:
     """``furthest``: the largest difference of a pooled coefficient from the federated one, own units."""
 
     pooled: Score
+    forest: Score
     local: dict[str, Score]
     furthest: float
 
 
 def compare(
-    cohorts: dict[str, Cohort], outcome: str, ridge: float, min_cell: int, federated: dict[str, float]
+    cohorts: dict[str, Cohort],
+    outcome: str,
+    ridge: float,
+    forest: ForestSpec,
+    min_cell: int,
+    federated: dict[str, float],
 ) -> Comparison:
     """Fit by scikit-learn on all training rows and on each hospital's, and score on all held-out rows."""
     frames = {name: _frame(cohort) for name, cohort in cohorts.items()}
@@ -54,7 +62,10 @@ def compare(
     for name, frame in frames.items():
         rows = frame[~_held_out(cohorts[name])]
         local[name] = _Pipeline(dictionary, outcome, min_cell, rows).fit(rows, ridge, whole[test])
-    return Comparison(score, local, furthest)
+    trees = RandomForestClassifier(  # type: ignore[no-untyped-call]
+        forest.trees, max_depth=forest.depth, min_samples_leaf=min_cell, random_state=forest.seed
+    )
+    return Comparison(score, pooled.judged(trees, whole[~test], whole[test]), local, furthest)
 
 
 def _held_out(cohort: Cohort) -> Bools:
@@ -111,10 +122,18 @@ class _Pipeline:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             self._model = model.fit(self._scaled(x), y)
+        return self._score(len(train), model, test)
+
+    def judged(self, model: Any, train: pd.DataFrame, test: pd.DataFrame) -> Score:
+        """Fit another classifier on the scaled columns of ``train``, and score it on ``test``."""
+        y = (train[self._outcome] == self._positive).to_numpy(float)
+        return self._score(len(train), model.fit(self._scaled(self._columns(train)), y), test)
+
+    def _score(self, rows: int, model: Any, test: pd.DataFrame) -> Score:
         truth = (test[self._outcome] == self._positive).to_numpy(float)
         p = model.predict_proba(self._scaled(self._columns(test)))[:, 1]
         auc, accuracy = roc_auc_score(truth, p), accuracy_score(truth, p >= 0.5)
-        return Score(len(train), float(auc), float(accuracy))
+        return Score(rows, float(auc), float(accuracy))
 
     def _scaled(self, x: pd.DataFrame) -> Floats:
         scaled: Floats = ((x - self._mean) / self._sd).to_numpy(float)
