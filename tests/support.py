@@ -23,6 +23,7 @@ from wardround_client.sources import of_frame
 from wardround_client.store import NodeStore
 from wardround_common.analyses.evaluate import Evaluation
 from wardround_common.cohort import Cohort
+from wardround_common.evaluation.bands import Band, Bands
 from wardround_common.plan import Findings, study_program
 from wardround_common.program import Asked
 from wardround_common.query import Contribution, Frame, Layout, Sum, open_sum
@@ -217,7 +218,7 @@ def exact(study: Study, findings: Findings) -> str:
     were before what only one hospital contributes to was suppressed or merged.
     """
     left = published(study, findings)
-    del left["hospitals"], left["abstaining"]
+    del left["hospitals"], left["abstaining"], left["versions"]
     for found in left["flow"]["variables"].values():
         del found["hospitals"]
     for label, found in left["analyses"].items():
@@ -228,11 +229,24 @@ def exact(study: Study, findings: Findings) -> str:
     return json.dumps(left, sort_keys=True, allow_nan=False)
 
 
+def bands_of(confusion: tuple[tuple[int, int], tuple[int, int]], hospitals: int = 3) -> Bands:
+    """Return a band below and one above the threshold where all cells may be shown, else one in all."""
+    (tn, fp), (fn, tp) = confusion
+    both = (hospitals, hospitals)
+    if all(not 0 < one < 11 for one in (tn, fp, fn, tp)):
+        low, high = ((tn, fn), (fp, tp))
+        return Bands(1, tuple(Band(pair, both, sum(pair) / 2, ((), ())) for pair in (low, high)))
+    return Bands(0, (Band((tn + fp, fn + tp), both, (tn + fp + fn + tp) / 2, ((), ())),))
+
+
 def _raw(evaluation: Evaluation) -> dict[str, Any]:
     """Return what an evaluation counted, without the hospitals it came from."""
     return {
-        "calibration": [(group.without, group.with_outcome, group.predicted) for group in evaluation.table],
-        "curves": [(step.threshold, step.without, step.with_outcome) for step in evaluation.steps],
+        "calibration": [(band.counts, band.predicted) for band in evaluation.bands.bands],
+        "curves": [
+            [[(step.low, step.count) for step in own] for own in band.steps]
+            for band in evaluation.bands.bands
+        ],
         "subgroups": {
             division.variable: (
                 division.lacking.confusion,

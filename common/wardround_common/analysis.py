@@ -6,12 +6,13 @@ neither Flower nor files; it sees a ``Plan`` and asks sum queries.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from wardround_common.cohort import Block, Cohort
 from wardround_common.dictionary import CategoryVariable, Dictionary
@@ -26,6 +27,21 @@ Part = Literal["all", "train", "test"]
 DEFAULT_THRESHOLD = 0.5
 
 
+def _on_a_cell(value: float) -> float:
+    if abs(value * 10_000 - round(value * 10_000)) > 1e-6:
+        raise ValueError("four decimals at most, since risks are counted in cells of 0.0001")
+    return value
+
+
+def _file_name(value: str) -> str:
+    if not re.fullmatch(r"[^\W_][\w .-]{0,63}", value) or value != value.strip(" ."):
+        raise ValueError("1 to 64 letters, digits, spaces, `_`, `.` or `-`; it names files of results too")
+    return value
+
+
+Threshold = Annotated[float, Field(gt=0, lt=1), AfterValidator(_on_a_cell)]
+
+
 class Strict(BaseModel):
     """Base of everything in a study file: unknown keys are errors, values don't change."""
 
@@ -36,7 +52,7 @@ class AnalysisSpec(Strict):
     """One entry of ``analyses``. Subclasses add their hyperparameters."""
 
     kind: str
-    name: str | None = None
+    name: Annotated[str, AfterValidator(_file_name)] | None = None
 
     @property
     def label(self) -> str:
@@ -60,6 +76,7 @@ class AnalysisSpec(Strict):
 
 
 Subgroups = dict[str, tuple[float, ...]]
+MOST_GROUPS = 100  # of one variable: more are no picture, and too many cells for one query
 
 
 def check_subgroups(subgroups: Subgroups, dictionary: Dictionary) -> None:
@@ -72,8 +89,12 @@ def check_subgroups(subgroups: Subgroups, dictionary: Dictionary) -> None:
         if isinstance(variable, CategoryVariable):
             if cuts:
                 raise ValueError(f"{where}: a category has a group for each level; write an empty list")
+            if len(variable.levels) > MOST_GROUPS:
+                raise ValueError(f"{where}: more than {MOST_GROUPS} levels; gather some under `levels`")
             continue
         ends = (variable.range[0], *cuts, variable.range[1])
+        if len(cuts) >= MOST_GROUPS:
+            raise ValueError(f"{where}: more than {MOST_GROUPS} bands; name fewer cut points")
         if not cuts or any(not low < high for low, high in pairwise(ends)):
             raise ValueError(f"{where}: give rising cut points within the variable's range, as in [50, 65]")
 
@@ -89,7 +110,7 @@ class ModelSpec(AnalysisSpec):
     outcome: str | None = None
     predictors: tuple[str, ...] | None = None
     missing: Missing | None = None
-    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    threshold: Threshold | None = None
     subgroups: Subgroups = Field(default_factory=dict)
 
     def check_outcome(self, dictionary: Dictionary, kinds: tuple[str, ...]) -> None:
@@ -210,7 +231,7 @@ class Result(Protocol):
 
 
 class ModelResult(Result, Protocol):
-    """What an analysis that fits a model returns; ``outcome_mean`` is over the training rows."""
+    """What an analysis that fits a model returns; ``outcome_mean`` is that of the training rows, or near."""
 
     @property
     def model(self) -> Model:

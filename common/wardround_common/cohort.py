@@ -1,8 +1,8 @@
 """The cohort: one hospital's rows as the dictionary knows them, held as columns and read in blocks.
 
 Numbers are float64 in the dictionary's unit, NaN where missing; categories are int16 positions in
-``levels``, -1 where missing. A cohort is frozen, prints as its name only, and is built by the client's
-reader alone.
+``levels``, -1 where missing. A cohort is frozen and prints as its name only. A hospital's is built by the
+client's reader alone; the estimators build one from the rows that they are given.
 """
 
 from __future__ import annotations

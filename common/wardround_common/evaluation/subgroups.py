@@ -57,11 +57,11 @@ class SubgroupsQuery:
             found, y = self._group(block, cohort.dictionary), block.codes(self.outcome).astype(np.int64)
             group = np.where(found < 0, len(groups), found)
             p = risk_of(self.model, cohort, block)
-            known = group < len(groups)
-            tally.cells("confusion", 4 * group + 2 * y + (p >= self.threshold))
+            cell, known = cell_of(p * CELLS), group < len(groups)
+            tally.cells("confusion", 4 * group + 2 * y + (cell >= round(self.threshold * CELLS)))
             tally.cells("outcomes", 2 * group + y)
             group, y, p = group[known], y[known], p[known]
-            tally.cells("cells", (2 * group + y) * CELLS + cell_of(p * CELLS))
+            tally.cells("cells", (2 * group + y) * CELLS + cell[known])
             own = group == groups[:, None]
             tally.add("brier", np.where(own, (p - y) * (p - y), 0.0))
             tally.add("predicted", np.where(own, p, 0.0))

@@ -105,9 +105,9 @@ def _roc(sheets: Sheets, curves: Mapping[str, _Curves], parts: Parts) -> Picture
     axes.legend(loc="lower right")
     text = (
         "Each point is a cut-off of the predicted risk: how many of those with the outcome it finds, and how "
-        "many of those without it it also calls. The nearer to the upper left corner, the better. Points are "
-        "merged so that no step describes a small group; the AUC is of all rows, so it can exceed the area "
-        "that is drawn."
+        "many of those without it it also calls. The nearer to the upper left corner, the better. Either is "
+        "counted in steps that describe no small group, and drawn straight between them; the AUC is of all "
+        "rows, so it can differ a little from the area that is drawn."
     )
     return Picture(sheet.svg(f"ROC curve. {'; '.join(says)}."), "ROC curve", text)
 

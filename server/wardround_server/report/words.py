@@ -114,7 +114,7 @@ def protected(names: Names, command: str, stated: bool) -> list[str]:
     if cell:
         texts.append(
             f"No small groups in print. Counts from 1 to {count(cell - 1)}, and counts that would give them "
-            "away, are suppressed; curves are merged until each step is large enough; the smallest and the "
+            "away, are suppressed; curves are drawn in steps that are large enough; the smallest and the "
             "largest value of a variable are never shown."
         )
     if privacy.get("differential_privacy") is None:
