@@ -19,8 +19,8 @@ import typer
 from wardround_client.cells import texts
 from wardround_client.reader import Reading, read
 from wardround_client.sources import Table, open_table
-from wardround_client.study_tools.files import write_files
 from wardround_common.errors import DataError, WardroundError, did_you_mean, listed
+from wardround_common.files import write_files
 from wardround_common.study import Study, parse_study
 from wardround_common.typing import Floats, Ints
 

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points, version
+from pathlib import Path
 from typing import Any
 
 import click
 import typer
 
-from wardround_common.errors import WardroundError
+from wardround_common.errors import StudyError, WardroundError
 
 GROUP = "wardround.commands"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -52,6 +53,20 @@ def _app() -> typer.Typer:
         else:
             app.command(entry.name)(command)
     return app
+
+
+def named_files(data: list[str]) -> dict[str, Path]:
+    """Return the tables of `--data NAME=FILE` by name. StudyError for another form or a name twice."""
+    found: dict[str, Path] = {}
+    for one in data:
+        name, equals, file = one.partition("=")
+        name = name.strip()
+        if not equals or not name or not file or not name.isprintable() or len(name) > 64:
+            raise StudyError(f"--data {one}: write NAME=FILE, as in --data north=north.csv")
+        if name in found:
+            raise StudyError(f"--data {one}: the name `{name}` is given twice")
+        found[name] = Path(file)
+    return found
 
 
 def main() -> None:

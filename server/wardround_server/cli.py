@@ -10,32 +10,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from wardround_common.cli import named_files
 from wardround_common.errors import StudyError, WardroundError, listed
+from wardround_common.files import try_folder, write_file
 from wardround_common.plan import study_program
 from wardround_common.study import parse_study, read_study
 from wardround_server import show
 from wardround_server.conductor import conduct
-from wardround_server.publish import published, to_json, try_folder, write_file
+from wardround_server.publish import published, to_json
 from wardround_server.shipped import study_file, tables
 from wardround_server.simulation import simulate
 from wardround_server.strategies import flower
 from wardround_server.transcript import read_transcript
 
 coordinator = typer.Typer(help="What the one who runs studies does.", no_args_is_help=True)
-
-
-def named_files(data: list[str]) -> dict[str, Path]:
-    """Return the tables of `--data NAME=FILE` by name. StudyError for another form or a name twice."""
-    found: dict[str, Path] = {}
-    for one in data:
-        name, equals, file = one.partition("=")
-        name = name.strip()
-        if not equals or not name or not file or not name.isprintable() or len(name) > 64:
-            raise StudyError(f"--data {one}: write NAME=FILE, as in --data cleveland=cleveland.csv")
-        if name in found:
-            raise StudyError(f"--data {one}: the name `{name}` is given twice")
-        found[name] = Path(file)
-    return found
 
 
 def simulate_command(

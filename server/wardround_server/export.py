@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from wardround_common.analysis import ModelSpec
+from wardround_common.files import write_file
 from wardround_common.models import Model
 from wardround_common.plan import Findings
 from wardround_common.study import Study
 from wardround_server.model_card import model_card
-from wardround_server.publish import models, to_json, write_file
+from wardround_server.publish import models, to_json
 
 
 def export_models(study: Study, results: Mapping[str, Any], findings: Findings, folder: Path) -> None:

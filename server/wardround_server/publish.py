@@ -9,17 +9,13 @@ null (suppressed), and ``"state": "refused"``.
 from __future__ import annotations
 
 import json
-import os
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from wardround_common.analyses.evaluate import published_all
-from wardround_common.errors import WardroundError
 from wardround_common.models import Model
 from wardround_common.plan import MODELS, Finding, Findings
 from wardround_common.study import Study
@@ -111,43 +107,3 @@ def models(findings: Findings) -> dict[str, Model]:
 def to_json(value: Any) -> str:
     """Return readable JSON; floats keep all their digits."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def try_folder(folder: Path) -> None:
-    """Try to write where the folder is, or will be made; leaves nothing there.
-
-    A long study should not end where its results can't be kept.
-    """
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing) as file:
-            file.write(b"0" * 4096)
-            file.flush()
-    except OSError as error:
-        raise unwritable(folder, error) from None
-
-
-def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all, a text in UTF-8. WardroundError names it and says what to do."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise unwritable(path, error) from None
-
-
-def unwritable(path: Path, error: OSError) -> WardroundError:
-    """Return the error that names the place and says what to do."""
-    return WardroundError(
-        f"{path}: cannot be written ({error.strerror}); make room, or choose another folder with `--out`"
-    )

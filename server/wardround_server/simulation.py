@@ -24,6 +24,7 @@ from wardround_client.session import Session
 from wardround_client.sources import Table, of_frame, open_table
 from wardround_client.store import NodeStore
 from wardround_common.errors import DataError, StudyError, WardroundError, did_you_mean, listed
+from wardround_common.files import write_file
 from wardround_common.plan import Findings
 from wardround_common.sealing.identity import Identity
 from wardround_common.study import Study, parse_study, read_study
@@ -31,7 +32,7 @@ from wardround_server.app import server_app
 from wardround_server.conductor import Observer, Progress
 from wardround_server.export import export_models
 from wardround_server.grid import LocalGrid
-from wardround_server.publish import published, to_json, write_file
+from wardround_server.publish import published, to_json
 from wardround_server.report import ReportMissing, render
 from wardround_server.transcript import Transcript
 

@@ -16,7 +16,8 @@ from wardround_common.analyses.evaluate import Evaluation, published_all
 from wardround_common.analyses.logistic import Coefficient
 from wardround_common.errors import WardroundError
 from wardround_common.evaluation.bands import Bands
-from wardround_server.publish import Rules, models, to_json, write_file
+from wardround_common.files import write_file
+from wardround_server.publish import Rules, models, to_json
 
 RULES = Rules(11)
 

@@ -23,12 +23,12 @@ from wardround_client.study_tools.check import StudyCheck, check
 from wardround_client.study_tools.cli import study as study_commands
 from wardround_client.study_tools.columns import look
 from wardround_client.study_tools.draft import draft
-from wardround_client.study_tools.files import write_files
 from wardround_client.study_tools.mock import mock, write_table
 from wardround_client.study_tools.ranges import missing_codes, missing_levels, spike, tidy_range
 from wardround_client.study_tools.show import described
 from wardround_common.dictionary import CategoryVariable
 from wardround_common.errors import DataError, StudyError, WardroundError
+from wardround_common.files import write_files
 from wardround_common.study import Study, parse_study, read_study
 from wardround_server.shipped import study_file, tables
 from wardround_server.simulation import simulate

@@ -20,9 +20,10 @@ from wardround_client.study_tools import show
 from wardround_client.study_tools.check import check
 from wardround_client.study_tools.columns import look
 from wardround_client.study_tools.draft import draft
-from wardround_client.study_tools.files import check_absent, write_files
 from wardround_client.study_tools.mock import MockTable, mock, write_table
+from wardround_common.cli import named_files
 from wardround_common.errors import StudyError, listed
+from wardround_common.files import check_absent, write_files
 from wardround_common.study import read_study
 
 study = typer.Typer(help="What the one who plans a study does, on example tables.", no_args_is_help=True)
@@ -42,20 +43,6 @@ def _progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
         return
     with Console(file=sys.stderr).status("") as status:
         yield status.update
-
-
-def _named_files(data: list[str]) -> dict[str, Path]:
-    """Return the tables of `--data NAME=FILE` by name. StudyError for another form or a name twice."""
-    found: dict[str, Path] = {}
-    for one in data:
-        name, equals, file = one.partition("=")
-        name = name.strip()
-        if not equals or not name or not file or not name.isprintable() or len(name) > 64:
-            raise StudyError(f"--data {one}: write NAME=FILE, as in --data north=north.csv")
-        if name in found:
-            raise StudyError(f"--data {one}: the name `{name}` is given twice")
-        found[name] = Path(file)
-    return found
 
 
 def _name_of(file: Path) -> str:
@@ -113,7 +100,7 @@ def check_command(
 
       wardround study check stroke.yaml --data ours=ours.csv --json
     """
-    checked, tables = read_study(study_file), _named_files(data or [])
+    checked, tables = read_study(study_file), named_files(data or [])
     if not tables:
         raise StudyError(f"{study_file}: give each hospital's table with --data NAME=FILE")
     with _progress(as_json) as observe:

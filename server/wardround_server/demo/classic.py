@@ -14,9 +14,10 @@ from rich.table import Table
 
 from wardround_client.reader import read
 from wardround_client.sources import open_table
+from wardround_common.files import try_folder, write_file
 from wardround_common.study import Study, parse_study, read_study
 from wardround_server import show
-from wardround_server.publish import to_json, try_folder, write_file
+from wardround_server.publish import to_json
 from wardround_server.shipped import study_file, tables
 from wardround_server.simulation import StudyResult, simulate, study_key
 
