@@ -243,6 +243,10 @@ def _with_threshold(known: Dictionary, spec: _Spec, outcome: str | None) -> _Spe
 _UNSAID = ("SeedSplit", "ColumnSplit", "number", "category")  # what pydantic adds to a path for a union
 
 
+def _printable(key: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in key)
+
+
 def _first(error: ValidationError, where: str, known: set[str]) -> str:
     """Say the first fault of a validation in one line: the key's path, then what to do.
 
@@ -253,7 +257,7 @@ def _first(error: ValidationError, where: str, known: set[str]) -> str:
     path = where
     for part in fault["loc"]:
         if part not in _UNSAID:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+            path += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}"
     path = path.lstrip(".")
     text = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
