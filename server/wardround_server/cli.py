@@ -43,6 +43,9 @@ def simulate_command(
             help="Keep every opened sum in this confidential file; an unfinished study goes on from it."
         ),
     ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Find out besides what each hospital would reach alone.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
@@ -63,8 +66,8 @@ def simulate_command(
     folder = out or Path(f"wardround-{checked.name}")
     try_folder(folder)
     with show.progress(checked.name, quiet or as_json) as observe:
-        result = simulate(checked, files, transcript=transcript, observe=observe)
-    notes = result.write(folder, command=_command(study, data or [], out))
+        result = simulate(checked, files, transcript=transcript, observe=observe, local=local)
+    notes = result.write(folder, command=_command(study, data or [], out, local))
     for note in result.notes:
         sys.stderr.write(f"note: {note}\n")
     floor = checked.privacy.min_rows
@@ -75,14 +78,17 @@ def simulate_command(
         return
     console = Console()
     show.results(console, result.results)
+    if result.comparison is not None:
+        console.print(show.comparison(result.comparison))
     console.print(f"Results: {folder / 'results.json'}", soft_wrap=True)
     show.written(console, folder, notes)
 
 
-def _command(study: str, data: list[str], out: Path | None) -> str:
+def _command(study: str, data: list[str], out: Path | None, local: bool) -> str:
     """Return the command that makes these results again, for the report."""
     options = [f"--data {shlex.quote(one)}" for one in data]
     options += [f"--out {shlex.quote(str(out))}"] if out is not None else []
+    options += ["--local"] if local else []
     return " ".join(["wardround simulate", shlex.quote(study), *options])
 
 

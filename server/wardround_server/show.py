@@ -129,6 +129,24 @@ def summary(label: str, found: dict[str, Any]) -> Table:
     return table
 
 
+def comparison(compared: dict[str, Any]) -> Table:
+    """Return how models do that were learned from different rows, on the same rows."""
+    rows = "training" if compared.get("part") == "train" else "held-out"
+    table = Table(
+        title=f"On the same {compared['test_rows']} {rows} rows of all hospitals", title_justify="left"
+    )
+    table.add_column("learned from")
+    for column in ("training rows", "AUC", "accuracy"):
+        table.add_column(column, justify="right")
+    for name, score in compared["scores"].items():
+        nothing = "no fit" if score["auc"] is None else f"{score['auc']:.3f}"
+        accuracy = "" if score["accuracy"] is None else f"{score['accuracy']:.3f}"
+        table.add_row(
+            name, str(score["rows"]), nothing, accuracy, style="bold" if name[:9] == "federated" else None
+        )
+    return table
+
+
 def written(console: Console, folder: Path, notes: Sequence[str]) -> None:
     """Say where the report is, or why there is none."""
     report = folder / "report.html"

@@ -23,6 +23,7 @@ from wardround_client.reader import read
 from wardround_client.session import Session
 from wardround_client.sources import Table, of_frame, open_table
 from wardround_client.store import NodeStore
+from wardround_common.cohort import Cohort
 from wardround_common.errors import DataError, StudyError, WardroundError, did_you_mean, listed
 from wardround_common.files import write_file
 from wardround_common.plan import Findings
@@ -32,6 +33,7 @@ from wardround_server.app import server_app
 from wardround_server.conductor import Observer, Progress
 from wardround_server.export import export_models
 from wardround_server.grid import LocalGrid
+from wardround_server.local import compared
 from wardround_server.publish import published, to_json
 from wardround_server.report import ReportMissing, render
 from wardround_server.transcript import Transcript
@@ -62,6 +64,7 @@ class StudyResult:
     results: dict[str, Any]
     findings: Findings
     notes: tuple[str, ...] = ()
+    comparison: dict[str, Any] | None = None  # what each hospital would reach alone, where that was asked
 
     def __getitem__(self, analysis: str) -> Any:
         """Return one analysis's part of the results."""
@@ -79,7 +82,8 @@ class StudyResult:
         export_models(self.study, self.results, self.findings, folder)
         try:
             spread = self.results["statements"]
-            page = render(self.results, command=command, comparison=comparison, spread=spread)
+            beside = self.comparison if comparison is None else comparison
+            page = render(self.results, command=command, comparison=beside, spread=spread)
         except ReportMissing as error:
             return (str(error),)
         write_file(folder / "report.html", page)
@@ -92,10 +96,12 @@ def simulate(
     *,
     transcript: Path | None = None,
     observe: Observer = lambda progress: None,
+    local: bool = False,
 ) -> StudyResult:
     """Run a study over one table per hospital, by name: a data frame, or a CSV or Parquet file.
 
     ``transcript``: a file to keep the opened sums in; a study that finds its own there goes on from it.
+    ``local``: find out besides what each hospital would reach alone.
     Raises WardroundError (StudyError, DataError, FitError ...) with a message for a person.
     """
     checked = read_study(study) if isinstance(study, (str, Path)) else parse_study(study)
@@ -109,15 +115,21 @@ def simulate(
                 hospitals.append(Hospital(name, partial(open_table, source)))
             else:
                 hospitals.append(Hospital(name, partial(of_frame, source, name)))
-        return run(checked, hospitals, record, observe)
+        return run(checked, hospitals, record, observe, local)
     finally:
         record.close()
         for hospital in hospitals:
             hospital.store.close()
 
 
-def run(study: Study, hospitals: list[Hospital], transcript: Transcript, observe: Observer) -> StudyResult:
-    """Approve the study at every hospital, conduct it, and publish what it found."""
+def run(
+    study: Study,
+    hospitals: list[Hospital],
+    transcript: Transcript,
+    observe: Observer,
+    local: bool = False,
+) -> StudyResult:
+    """Approve the study at every hospital, conduct it, and publish what it found; see ``simulate``."""
     needed = study.privacy.min_hospitals
     if len(hospitals) < needed:
         raise StudyError(
@@ -129,7 +141,7 @@ def run(study: Study, hospitals: list[Hospital], transcript: Transcript, observe
         raise WardroundError(
             "the transcript is of another study, or of another version of it; choose another file"
         )
-    nodes, notes = _approve(study, hospitals)
+    nodes, cohorts, notes = _approve(study, hospitals)
     grid = LocalGrid({i + 1: _factory(node) for i, node in enumerate(nodes)})
     clock = _Clock(observe)
     delivered: list[Findings] = []
@@ -138,12 +150,17 @@ def run(study: Study, hospitals: list[Hospital], transcript: Transcript, observe
         app(grid, Context(1, 0, {}, RecordDict(), {}))
     finally:
         grid.close()
-    return StudyResult(study, published(study, transcript, delivered[0], clock.seconds), delivered[0], notes)
+    (findings,) = delivered
+    results = published(study, transcript, findings, clock.seconds)
+    return StudyResult(study, results, findings, notes, compared(study, findings, cohorts) if local else None)
 
 
-def _approve(study: Study, hospitals: list[Hospital]) -> tuple[list[Node], tuple[str, ...]]:
+def _approve(
+    study: Study, hospitals: list[Hospital]
+) -> tuple[list[Node], dict[str, Cohort], tuple[str, ...]]:
     """Read each hospital's cohort and open its session; what no table has is an error, the rest a note."""
     nodes, notes = [], []
+    cohorts: dict[str, Cohort] = {}
     labels: list[str] = []
     columns: list[str] = []
     nowhere = set(study.variables)
@@ -159,6 +176,7 @@ def _approve(study: Study, hospitals: list[Hospital]) -> tuple[list[Node], tuple
         policy = hospital.policy or Policy.of(study)
         node.open(Session(hospital.name, hospital.identity, policy, hospital.store, study, reading.cohort))
         nodes.append(node)
+        cohorts[hospital.name] = reading.cohort
     for name in study.variables:
         if name in nowhere:
             wanted = study.variables[name].column or name
@@ -166,7 +184,7 @@ def _approve(study: Study, hospitals: list[Hospital]) -> tuple[list[Node], tuple
                 f"variables.{name}: no file has a column `{wanted}`{did_you_mean(wanted, columns)}; "
                 f"files: {listed(labels)}"
             )
-    return nodes, tuple(notes)
+    return nodes, cohorts, tuple(notes)
 
 
 def _factory(node: Node) -> Callable[[], ClientApp]:

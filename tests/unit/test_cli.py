@@ -171,3 +171,12 @@ def test_the_demo_makes_four_homes_and_finds_the_same_when_it_is_run_again(tmp_p
     assert f"Results: {out / 'results.json'}" in again.stdout
     assert without_seconds(json.loads((out / "results.json").read_text("utf-8"))) == without_seconds(shown)
     assert [(home / "keys" / "identity.pem").read_bytes() for home in homes] == keys
+
+
+def test_a_simulation_tells_what_each_hospital_would_reach_alone(tmp_path: Path) -> None:
+    done = wardround("simulate", "flamby-heart", "--local", "--out", tmp_path / "out", cwd=tmp_path)
+    assert "On the same 254 held-out rows of all hospitals" in done.stdout
+    assert "cleveland alone" in done.stdout and "no fit" in done.stdout, "Switzerland has one outcome only"
+    report = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "cleveland alone" in report and "wardround simulate flamby-heart --out" in report
+    assert "--local" in report

@@ -241,7 +241,7 @@ def test_everything_that_an_analysis_may_add_is_shown(results: dict[str, Any]) -
         "Federated averaging: switzerland abstained (fewer than 10 usable rows).",
         "cholesterol (linear regression)",
         "Refused: too few rows, or rows of one outcome.",
-        "one outcome only",
+        "no fit",
         "8.3 × 10⁻¹¹",
         "Statements of single hospitals",
         "95 % interval 0.85 to 0.93",

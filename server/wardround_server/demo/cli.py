@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from wardround_client.gate import read_policy
 from wardround_client.reader import read
@@ -83,7 +82,7 @@ def _heart_disease(out: Path, as_json: bool) -> None:
         sys.stdout.write(to_json(shown))
         return
     show.results(Console(), result.results)
-    Console().print(_table(compared))
+    Console().print(show.comparison(compared))
     furthest = compared["furthest_coefficient"]
     Console().print(
         f"Federated and pooled coefficients differ by {furthest:.1e} at most. Each hospital sent "
@@ -161,19 +160,3 @@ def _compare(study: Study, hospitals: list[Hospital], result: StudyResult) -> di
 def _score(found: dict[str, Any]) -> dict[str, Any]:
     test = found["metrics"]["test"]
     return {"rows": found["n"], "auc": test["auc"], "accuracy": test["accuracy"]}
-
-
-def _table(compared: dict[str, Any]) -> Table:
-    table = Table(
-        title=f"On the same {compared['test_rows']} held-out patients of all hospitals", title_justify="left"
-    )
-    table.add_column("learned from")
-    for column in ("training rows", "AUC", "accuracy"):
-        table.add_column(column, justify="right")
-    for name, score in compared["scores"].items():
-        nothing = "one outcome only" if score["auc"] is None else f"{score['auc']:.3f}"
-        accuracy = "" if score["accuracy"] is None else f"{score['accuracy']:.3f}"
-        table.add_row(
-            name, str(score["rows"]), nothing, accuracy, style="bold" if name[:9] == "federated" else None
-        )
-    return table

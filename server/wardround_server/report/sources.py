@@ -14,7 +14,7 @@ _LOOKS = (("federated", "first"), ("pooled", "second"))
 
 
 def compared(sheets: Sheets, found: Found | None) -> Block | None:
-    """Return the demo's comparison: federated, pooled, and every hospital alone, on the same rows."""
+    """Return a simulation's comparison: federated, pooled, and every hospital alone, on the same rows."""
     scores = (found or {}).get("scores") or {}
     if not found or not scores:
         return None
@@ -22,7 +22,7 @@ def compared(sheets: Sheets, found: Found | None) -> Block | None:
     rows: list[Row] = []
     for name, one in scores.items():
         look = next((look for word, look in _LOOKS if name.startswith(word)), "third")
-        auc = fixed(one.get("auc"), missing="one outcome only")
+        auc = fixed(one.get("auc"), missing="no fit")
         value = one["auc"] if is_number(one.get("auc")) else None
         lines.append(Line(foreign(name), auc, value, look=look))
         rows.append(
@@ -31,12 +31,12 @@ def compared(sheets: Sheets, found: Found | None) -> Block | None:
                 count(one.get("rows")),
                 auc,
                 fixed(one.get("accuracy"), missing=""),
-                absent=("one outcome only",),
+                absent=("no fit",),
             )
         )
     text = (
         "AUC of models learned from different rows, all on the same "
-        f"{count(found.get('test_rows'))} held-out rows of all hospitals. Circles: federated; diamonds: one "
+        f"{count(found.get('test_rows'))} rows of all hospitals. Circles: federated; diamonds: one "
         "table with all rows; triangles: one hospital alone. The dashed line is the first row's AUC; the "
         "axis does not begin at 0."
     )
@@ -49,9 +49,7 @@ def compared(sheets: Sheets, found: Found | None) -> Block | None:
             f"{significant(found['furthest_coefficient'], 2)} at most."
         )
     if any(line.value is None for line in lines):
-        told.append(
-            "one outcome only: all training rows there had the same outcome, so nothing can be learned alone."
-        )
+        told.append("no fit: the training rows there admit none, as where all have the same outcome.")
     head = ("Learned from", "Training rows", "AUC", "Accuracy")
     return Block(
         "", pictures=(picture,), tables=(Table("The same in figures", head, tuple(rows), tuple(told)),)

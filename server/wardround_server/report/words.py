@@ -84,7 +84,7 @@ def no_own_figures(compared: bool) -> str:
     if compared:
         text += (
             " The comparison with hospitals that learn alone is possible only because this is a "
-            "demonstration that holds all tables; a real study never makes it."
+            "simulation that holds all tables; a real study never makes it."
         )
     return text
 
