@@ -35,7 +35,8 @@ from wardround_server.export import export_models
 from wardround_server.grid import LocalGrid
 from wardround_server.local import compared
 from wardround_server.publish import published, to_json
-from wardround_server.report import ReportMissing, render
+from wardround_server.report import ReportMissing
+from wardround_server.report.apart import Drawing
 from wardround_server.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -79,13 +80,13 @@ class StudyResult:
         is full.
         """
         write_file(folder / "results.json", to_json(self.results))
-        export_models(self.study, self.results, self.findings, folder)
-        try:
-            spread = self.results["statements"]
-            beside = self.comparison if comparison is None else comparison
-            page = render(self.results, command=command, comparison=beside, spread=spread)
-        except ReportMissing as error:
-            return (str(error),)
+        beside = self.comparison if comparison is None else comparison
+        with Drawing(self.results, command, beside, self.results["statements"]) as drawing:
+            export_models(self.study, self.results, self.findings, folder)
+            try:
+                page = drawing.page()
+            except ReportMissing as error:  # the results are whole without it
+                return (str(error),)
         write_file(folder / "report.html", page)
         return ()
 

@@ -220,7 +220,7 @@ def _timed(study: Study, frames: dict[str, pd.DataFrame]) -> tuple[StudyResult, 
         nonlocal last
         now = time.perf_counter()
         (kind,) = {kind.partition(".")[0] for _, kind in progress.kinds}
-        seconds[kind] += now - last
+        seconds["logistic" if kind in ("moments", "columns") else kind] += now - last
         last = now
 
     result = simulate(study, frames, observe=observe)

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ import yaml
 
 from wardround_common.errors import WardroundError
 from wardround_common.study import parse_study
-from wardround_server.report import render
+from wardround_server.report import ReportMissing, render
+from wardround_server.report.apart import Drawing
 from wardround_server.shipped import study_file, tables
 from wardround_server.simulation import simulate
 
@@ -407,3 +409,43 @@ def test_drawing_leaves_the_process_as_it_was(results: dict[str, Any], page: str
         before = mpl.rcParams.copy()
         assert render(results, command=COMMAND) == page
         assert mpl.rcParams.copy() == before
+
+
+def drawing(results: Any) -> Drawing:
+    return Drawing(results, "wardround simulate heart-disease", None, None)
+
+
+def test_a_report_drawn_apart_has_the_same_bytes(results: dict[str, Any]) -> None:
+    with drawing(results) as apart:
+        assert apart.page() == render(results, command="wardround simulate heart-disease")
+
+
+def test_files_of_the_folder_are_no_part_of_the_program_that_draws(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jinja2.py").write_text("raise SystemExit('this file was run')\n")
+    monkeypatch.chdir(tmp_path)
+    with drawing(results) as apart:
+        assert apart.page().startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize(
+    ("library", "says"),
+    [
+        ("raise ImportError('none', name='jinja2')", r"pip install 'wardround\[report\]'"),
+        ("raise RuntimeError('broken')", "it could not be drawn .*broken"),
+    ],
+)
+def test_without_a_library_that_works_there_is_a_note_and_no_report(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, says: str
+) -> None:
+    (tmp_path / "jinja2.py").write_text(f"{library}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with drawing(results) as apart, pytest.raises(ReportMissing, match=says):
+        apart.page()
+
+
+def test_what_fails_meanwhile_ends_the_drawing_too(results: dict[str, Any]) -> None:
+    with pytest.raises(OSError, match="disk full"), drawing(results) as apart:
+        raise OSError("disk full")
+    assert apart._process.returncode is not None

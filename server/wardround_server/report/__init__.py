@@ -16,7 +16,7 @@ _EXTRA = ("jinja2", "markupsafe", "matplotlib")
 
 
 class ReportMissing(WardroundError):
-    """The extra that draws the report is not installed; the results are whole without it."""
+    """The extra that draws the report is not installed, or drawing failed; the results are whole."""
 
 
 def render(
