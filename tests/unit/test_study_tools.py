@@ -241,6 +241,17 @@ def test_names_that_clean_to_the_same_are_told_apart(tmp_path: Path) -> None:
     assert list(study.variables)[-2:] == ["a_b", "a_b_2"]
 
 
+def test_the_outcome_is_guessed_by_name_before_place(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({name: rng.integers(0, 2, 80) for name in ("sex", "died_30d", "smoker")})
+    for i in range(3):
+        frame.to_csv(tmp_path / f"h{i}.csv", index=False)
+    found = draft(look(open_table(tmp_path / f"h{i}.csv") for i in range(3)), "x")
+    assert "\noutcome: died_30d\n" in found.text
+    frame.rename(columns={"died_30d": "diabetes"}).to_csv(tmp_path / "h0.csv", index=False)
+    assert "\noutcome: smoker\n" in draft(look([open_table(tmp_path / "h0.csv")] * 3), "x").text
+
+
 def test_what_differs_between_the_files_is_said(tmp_path: Path) -> None:
     north = ward(1, stage=["I"] * 30 + ["V"] * 30, bmi=np.linspace(18, 40, ROWS))
     south = ward(2, stage=[1, 2] * 30).rename(columns={"age": "Age"})

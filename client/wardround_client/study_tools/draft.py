@@ -23,6 +23,11 @@ _PLAIN = re.compile(r"(?!(?:null|true|false)$)[A-Za-z_][A-Za-z0-9_]*", re.IGNORE
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _SPLIT_FROM = 100  # rows; in fewer, a share held out says little
 _FLOORS = ("min_hospitals", "min_rows", "min_cell")
+_OUTCOME = re.compile(  # what a column is often called that a study asks about
+    r"(?<![a-z])(?:outcome|target|label|class|disease|diagnosis|dead|died|death|mortality|event|relapse"
+    r"|readmitted|readmission)(?![a-z])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,10 @@ def _named(columns: list[Column], outcome: str) -> Column:
 
 
 def _guess(variables: list[Column], needed: int) -> Column | None:
+    """Return the last column of two values that is called like an outcome, else the last of two values."""
     fit = [one for one in variables if one.binary and one.varied and one.observed_at >= needed]
-    return fit[-1] if fit else None
+    called_so = [one for one in fit if _OUTCOME.search(one.column)]
+    return (called_so or fit)[-1] if fit else None
 
 
 def _variable(one: Column, decision: Drafted) -> Iterator[str]:
@@ -120,7 +127,7 @@ def _model(variables: list[Column], target: Column | None, guessed: bool, needed
     others = [one for one in variables if one is not target]
     predictors = [one for one in others if one.varied and one.observed_at >= needed]
     if guessed:
-        yield "# A guess: the last column of two values. Name another, or draft again with --outcome."
+        yield "# A guess, by its name or its place. Name another, or draft again with --outcome."
     yield f"outcome: {_key(target.name)}"
     left = listed([one.column for one in others if one not in predictors], 12)
     if left:
