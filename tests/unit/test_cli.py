@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+
+from wardround_common.study import parse_study
 
 COMMAND = Path(sys.executable).with_name("wardround")
 HOSPITALS = ("north", "south", "east")
@@ -171,6 +174,34 @@ def test_the_demo_makes_four_homes_and_finds_the_same_when_it_is_run_again(tmp_p
     assert f"Results: {out / 'results.json'}" in again.stdout
     assert without_seconds(json.loads((out / "results.json").read_text("utf-8"))) == without_seconds(shown)
     assert [(home / "keys" / "identity.pem").read_bytes() for home in homes] == keys
+    assert f"Report: {out / 'report.html'}" in again.stdout
+    report = (out / "report.html").read_text("utf-8")
+    assert "cleveland alone" in report and "pooled forest (scikit-learn)" in report
+    assert {one.suffix for one in (out / "model").iterdir()} == {".json", ".md", ".onnx", ".skops"}
+
+
+def test_the_familiar_script_and_its_federated_twin_stand_side_by_side(tmp_path: Path) -> None:
+    (tmp_path / "heart-disease").write_text("a file of that name is not the demo's study")
+    done = wardround("demo", "classic", "--out", "classic", cwd=tmp_path)
+    wardround("simulate", "classic", "--quiet", cwd=tmp_path)  # nor is the folder that is there by now
+    assert "RandomForestClassifier" in done.stdout and "kind: forest" in done.stdout
+    compared = json.loads((tmp_path / "classic" / "comparison.json").read_text("utf-8"))
+    patients = pd.read_csv(tmp_path / "classic" / "patients.csv")
+    assert (len(patients), patients["held_out"].sum()) == (740, compared["test_rows"])
+    for one in ("familiar_accuracy", "federated_accuracy"):
+        assert f"accuracy {compared[one]:.3f}" in done.stdout
+        assert compared[one] * compared["test_rows"] == pytest.approx(
+            round(compared[one] * compared["test_rows"]), abs=1e-9
+        )
+    study = parse_study(yaml.safe_load((tmp_path / "classic" / "study.yaml").read_text("utf-8")))
+    assert study.name == "classic" and study.split is not None
+
+
+def test_a_demonstration_that_there_is_not_is_an_error(tmp_path: Path) -> None:
+    done = wardround("demo", "clasic", cwd=tmp_path, code=2)
+    assert done.stderr == (
+        "error: clasic: no demonstration (did you mean `classic`?); there are `heart-disease`, `classic`\n"
+    )
 
 
 def test_a_simulation_tells_what_each_hospital_would_reach_alone(tmp_path: Path) -> None:

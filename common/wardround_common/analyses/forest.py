@@ -3,9 +3,10 @@
 The first round asks fine histograms over the declared ranges, from which the bins come. Each further round
 asks, for the nodes of all trees at one level, integer histograms over the bins of the variables that the
 node may use: distinct rows, bootstrap weight, and weight x outcome. The coordinator picks the cuts, so a
-hospital need only know the trees so far. Bootstrap and choice of variables follow from row and tree keys.
-Splits lower the weighted squared error, which for an outcome of two levels is the Gini impurity (Breiman
-et al. 1984, section 4.2); levels are ordered by their mean, which finds the best subset (theorem 4.5).
+hospital need only know the trees so far. A level of more than 64 MiB takes a round for each of them.
+Bootstrap and choice of variables follow from row and tree keys. Splits lower the weighted squared error,
+which for an outcome of two levels is the Gini impurity (Breiman et al. 1984, section 4.2); levels are
+ordered by their mean, which finds the best subset (theorem 4.5).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from wardround_common.typing import Array, Ints
 
 OUTCOME_BITS = 20  # a number's outcome is taken in 2^-20 of its declared range
 MOST_CELLS = (16 << 20) // (3 * 8)  # of one query: 16 MiB
+MOST_PARTS = 4  # queries of one step: a level of a very large forest takes several
 
 
 class ForestSpec(ModelSpec):
@@ -216,7 +218,10 @@ def grow(plan: Plan, spec: ForestSpec) -> Program[ForestFit]:
             SplitsQuery(rows, outcome, bins, part.trees, part.first, spec.seed, part.nodes, part.features)
             for part in growing.parts(MOST_CELLS)
         ]
-        found = yield from together([ask(query) for query in queries])
+        found: list[Histograms] = []
+        for first in range(0, len(queries), MOST_PARTS):
+            step = queries[first : first + MOST_PARTS]
+            found += yield from together([ask(query) for query in step])
         growing.split(found)
     model = growing.model(*_unit(plan, outcome), classifies)
     return ForestFit(

@@ -18,7 +18,7 @@ from wardround_common.files import try_folder, write_file
 from wardround_common.study import Study, parse_study, read_study
 from wardround_server import show
 from wardround_server.publish import to_json
-from wardround_server.shipped import study_file, tables
+from wardround_server.shipped import shipped, shipped_tables
 from wardround_server.simulation import StudyResult, simulate, study_key
 
 NAME = "classic"
@@ -30,7 +30,7 @@ def run_classic(out: Path, as_json: bool) -> None:
     with show.progress(NAME, as_json) as observe:
         compared, result = compare(0, out, observe)
     notes = result.write(out, command="wardround demo classic")
-    write_file(out / "study.yaml", study_file(NAME).read_text("utf-8"))
+    write_file(out / "study.yaml", shipped(NAME).read_text("utf-8"))
     write_file(out / "comparison.json", to_json(compared))
     if as_json:
         sys.stdout.write(to_json({**result.results, "comparison": compared}))
@@ -46,7 +46,7 @@ def compare(seed: int, out: Path, observe: Any = lambda progress: None) -> tuple
     from wardround_server.demo.familiar import familiar  # scikit-learn is slow to import
 
     study = seeded(seed)
-    result = simulate(study, tables(NAME), observe=observe)
+    result = simulate(study, shipped_tables(NAME), observe=observe)
     file = out / "patients.csv"
     write_file(file, _pooled(study).to_csv(index=False))
     metrics = result["forest"]["metrics"]["test"]
@@ -60,7 +60,7 @@ def compare(seed: int, out: Path, observe: Any = lambda progress: None) -> tuple
 
 def seeded(seed: int) -> Study:
     """Return the study with another seed for its split and its forest."""
-    data = read_study(study_file(NAME)).model_dump(mode="json", serialize_as_any=True)
+    data = read_study(shipped(NAME)).model_dump(mode="json", serialize_as_any=True)
     data["split"]["seed"] = data["analyses"][0]["seed"] = seed
     return parse_study(data)
 
@@ -68,7 +68,7 @@ def seeded(seed: int) -> Study:
 def _pooled(study: Study) -> pd.DataFrame:
     """Return all hospitals' rows as one table, which only a demo can, with the study's own split."""
     parts = []
-    for name, file in tables(NAME).items():
+    for name, file in shipped_tables(NAME).items():
         held_out = read(open_table(file), study, name, study_key(study)).cohort.held_out
         parts.append(pd.read_csv(file).assign(held_out=held_out).astype({"held_out": int}))
     return pd.concat(parts, ignore_index=True)
@@ -78,7 +78,7 @@ def _beside(console: Console, compared: dict[str, Any]) -> Table:
     """Return script and study side by side, or one above the other where the terminal is narrow."""
     from wardround_server.demo.familiar import familiar
 
-    _, start, rest = study_file(NAME).read_text("utf-8").partition("wardround:")
+    _, start, rest = shipped(NAME).read_text("utf-8").partition("wardround:")
     head = f"{compared['test_rows']} held-out patients, the same for both"
     table = Table(title=head, title_justify="left", show_lines=True)
     left = (

@@ -25,7 +25,7 @@ from wardround_common.study import Study, read_study
 from wardround_server import show
 from wardround_server.demo import classic
 from wardround_server.publish import to_json
-from wardround_server.shipped import study_file, tables
+from wardround_server.shipped import shipped, shipped_tables
 from wardround_server.simulation import Hospital, StudyResult, run, study_key
 from wardround_server.transcript import Transcript
 
@@ -62,15 +62,15 @@ def demo_command(
 
 
 def _heart_disease(out: Path, as_json: bool) -> None:
-    study = read_study(study_file(NAME))
+    study = read_study(shipped(NAME))
     console = Console(file=sys.stderr)
     if not as_json:
         console.print(f"[bold]{study.title}[/bold]: four hospitals, one study, no row leaves a hospital")
     with show.progress("demo", as_json) as observe:
-        hospitals = [_home(out / "hospitals" / name, file) for name, file in tables(NAME).items()]
+        hospitals = [_home(out / "hospitals" / name, file) for name, file in shipped_tables(NAME).items()]
         transcript = Transcript()
         result = run(study, hospitals, transcript, observe)
-        write_file(out / "study.yaml", study_file(NAME).read_text("utf-8"))
+        write_file(out / "study.yaml", shipped(NAME).read_text("utf-8"))
         compared = _compare(study, hospitals, result)
         released = {one.name: _released(one, transcript) for one in hospitals}
         for one in hospitals:
