@@ -238,3 +238,18 @@ def test_a_session_and_an_identity_cannot_be_pickled_by_mistake() -> None:
     for one in (coordinator.sessions["h00"], coordinator.identities["h00"]):
         with pytest.raises(TypeError):
             pickle.dumps(one)
+
+
+def test_a_question_is_what_its_kind_says_and_asked_as_that() -> None:
+    coordinator = Coordinator().ready()
+    lying = dataclasses.replace(question(SUMMARY), kind="evaluate.scores")
+    with pytest.raises(ProtocolError, match="another kind than its question says"):
+        coordinator.ask(lying)
+    session = coordinator.sessions["h00"]
+    node, epoch = Node(coordinator.stores["h00"]), coordinator.epoch()
+    node.open(session)
+    signatures = coordinator.begin(epoch)
+    body = encode(say.Questions(coordinator.roster().digest, epoch.digest, signatures, (question(SUMMARY),)))
+    for action in ("train", "evaluate"):
+        assert say.MESSAGES.decode(node.reply(action, body), say.Refusal).code == "protocol"
+    assert say.MESSAGES.decode(node.reply("ask", body), say.Answers).answers[0].analysis == "summary"
