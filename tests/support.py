@@ -50,6 +50,21 @@ VARIABLES: dict[str, Any] = {
 }
 
 
+HOSPITALS = ("north", "south", "east")
+WARDS: dict[str, Any] = {  # another study, of three hospitals' plain files
+    "wardround": 1,
+    "name": "wards",
+    "variables": {
+        "age": {"kind": "number", "range": [18, 100]},
+        "crp": {"kind": "number", "range": [0, 500], "missing": ["?"]},
+        "sex": {"kind": "category", "levels": ["f", "m"]},
+        "ill": {"kind": "category", "levels": ["0", "1"]},
+    },
+    "outcome": "ill",
+    "analyses": [{"kind": "summary"}, {"kind": "logistic"}],
+}
+
+
 def study_data(analyses: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     """Return a study of the clinic's variables as a study file would hold it; ``privacy`` is merged."""
     privacy = {"min_hospitals": 2, "min_rows": 10, "min_cell": 11, **changes.pop("privacy", {})}

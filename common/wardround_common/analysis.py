@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from wardround_common.cohort import Block, Cohort
 from wardround_common.dictionary import CategoryVariable, Dictionary
-from wardround_common.errors import did_you_mean
+from wardround_common.errors import FitError, StudyError, did_you_mean
 from wardround_common.models import Model
 from wardround_common.program import Program
 from wardround_common.query import Query
@@ -70,7 +70,7 @@ class AnalysisSpec(Strict):
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError("key: what is wrong") where the variables don't suit this kind."""
 
-    def resolved(self, dictionary: Dictionary) -> AnalysisSpec:
+    def resolved(self, dictionary: Dictionary) -> Self:
         """Return the spec with the defaults written down that depend on others of its keys."""
         return self
 
@@ -97,6 +97,23 @@ def check_subgroups(subgroups: Subgroups, dictionary: Dictionary) -> None:
             raise ValueError(f"{where}: more than {MOST_GROUPS} bands; name fewer cut points")
         if not cuts or any(not low < high for low, high in pairwise(ends)):
             raise ValueError(f"{where}: give rising cut points within the variable's range, as in [50, 65]")
+
+
+_Spec = TypeVar("_Spec", bound=AnalysisSpec)
+
+
+def with_threshold(spec: _Spec, outcome: str, dictionary: Dictionary) -> _Spec:
+    """Write down the default `threshold` where there is an outcome of two levels to decide about."""
+    if getattr(spec, "threshold", 0.0) is None and isinstance(dictionary[outcome], CategoryVariable):
+        return spec.model_copy(update={"threshold": DEFAULT_THRESHOLD})
+    return spec
+
+
+def check_decided(spec: AnalysisSpec, outcome: str, dictionary: Dictionary) -> None:
+    """Raise ValueError where a spec of a number's model has what only an outcome of two levels has."""
+    for key in ("threshold", "subgroups"):
+        if getattr(spec, key, None) and not isinstance(dictionary[outcome], CategoryVariable):
+            raise ValueError(f"{key}: `{outcome}` is a number; only an outcome of two levels has one")
 
 
 class ModelSpec(AnalysisSpec):
@@ -138,6 +155,10 @@ class ModelSpec(AnalysisSpec):
                     f"{key}: `{self.outcome}` is a number; only an outcome of two levels has one"
                 )
         check_subgroups(self.subgroups, dictionary)
+
+    def resolved(self, dictionary: Dictionary) -> Self:
+        """Write down the default threshold."""
+        return with_threshold(self, str(self.outcome), dictionary)
 
     def needed(self) -> tuple[str, ...]:
         """The outcome; with `missing: drop` the predictors too."""
@@ -212,6 +233,14 @@ class Plan:
     strategies: Strategies
     ten_rows_a_term: bool = True
 
+    def check_size(self, count: int, what: str, rows: int) -> None:
+        """Raise StudyError where a model has more than one of ``what``, terms or predictors, per ten rows."""
+        if self.ten_rows_a_term and count > 0.1 * rows:
+            raise StudyError(
+                f"analysis `{self.label}`: {count} {what}s for {rows} training rows; a model may have "
+                f"one {what} per ten rows; name fewer `predictors`"
+            )
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -252,6 +281,14 @@ class Analysis:
     program: Callable[[Plan, Any], Program[Any]] | None
     is_model: bool = False
     on_model: Callable[[Plan, Any, Rows, Fitted], Program[Any]] | None = None
+
+
+def nothing_to_learn(plan: Plan, rows: int, outcome: str, how_far: str = "") -> FitError:
+    """Return the error of a fit to rows that all have one outcome; ``how_far`` says to what accuracy."""
+    return FitError(
+        f"analysis `{plan.label}`: all {rows} training rows have the same outcome `{outcome}`{how_far}; "
+        "nothing can be learned"
+    )
 
 
 @dataclass(frozen=True)

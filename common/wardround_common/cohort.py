@@ -127,6 +127,11 @@ class Cohort:
                 rows = observed if rows is None else rows & observed
         return rows
 
+    def count(self, part: str, needed: Sequence[str]) -> int:
+        """Return how many rows of ``part`` have every variable of ``needed``."""
+        rows = self.usable(part, needed)
+        return self.rows if rows is None else int(np.count_nonzero(rows))
+
     def blocks(self, rows: Bools | None = None, size: int = BLOCK_ROWS) -> Iterator[Block]:
         """Yield the rows that are True in ``rows`` (None: all), at most ``size`` of them at a time."""
         for start in range(0, self.rows, size):
@@ -180,6 +185,11 @@ class Block:
     def numbers(self, name: str) -> Floats:
         """Return float64 values of a number variable, NaN where missing; shape (rows,)."""
         return self._read(self._cohort.columns[name])
+
+    def mapped(self, name: str) -> Floats:
+        """Return values of a number variable as shares of its range, NaN where missing; shape (rows,)."""
+        variable = self._cohort.dictionary.number(name)
+        return (self.numbers(name) - variable.range[0]) / variable.span
 
     def codes(self, name: str) -> Array:
         """Return positions in ``levels`` of a category, -1 where missing; int16, shape (rows,)."""

@@ -62,6 +62,18 @@ class Design(Encoded):
         """What each term is multiplied with: just below 1 / span, so that rounding keeps within 1."""
         return np.array([(1.0 - 2.0**-50) / (term.high - term.low) for term in self.terms])
 
+    @property
+    def to_intercept(self) -> Floats:
+        """What each coefficient adds to the intercept in the variables' own units; shape (1 + terms,)."""
+        return np.concatenate([[1.0], -self.centres * self.scales])
+
+    def own_units(self, beta: Floats) -> dict[str, float]:
+        """Return coefficients by term, the intercept first, with centring and scaling undone."""
+        intercept = float(np.cumsum(beta * self.to_intercept)[-1])
+        slopes = (beta[1:] * self.scales).tolist()
+        names = (term.name for term in self.terms)
+        return {"intercept": intercept, **dict(zip(names, slopes, strict=True))}
+
     def columns(self, block: Block) -> Floats:
         """Return the intercept and all terms of a block of rows; shape (1 + terms, rows), within [-1, 1]."""
         fill = dict(zip(self.fill_names, self.fill_values.tolist(), strict=True))

@@ -65,6 +65,11 @@ class NumberVariable(_Strict):
         """Width of the range, in the variable's unit."""
         return self.range[1] - self.range[0]
 
+    def at(self, share: float) -> float:
+        """Return the value at a share of the range, within it whatever rounding does."""
+        low, high = self.range
+        return min(max(low + self.span * share, low), high)
+
 
 class CategoryVariable(_Strict):
     """A coded attribute. ``levels`` are in order, the first is the reference of a regression.

@@ -11,7 +11,7 @@ import numpy as np
 from wardround_common.analysis import Rows
 from wardround_common.cohort import Cohort
 from wardround_common.dictionary import NumberVariable
-from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, counts
+from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, cells_of, counts
 from wardround_common.typing import Ints
 
 CELLS = 4096
@@ -54,9 +54,9 @@ class HistogramQuery:
             for name in self.variables:
                 variable = cohort.dictionary[name]
                 if isinstance(variable, NumberVariable):
-                    mapped = (block.numbers(name) - variable.range[0]) / variable.span
+                    mapped = block.mapped(name)
                     lacking = np.isnan(mapped)
-                    cells = np.minimum((np.where(lacking, 0.0, mapped) * CELLS).astype(np.int64), CELLS - 1)
+                    cells = cells_of(np.where(lacking, 0.0, mapped), CELLS)
                     tally.cells(f"{name} cells", np.where(lacking, CELLS, cells))
                 else:
                     codes = block.codes(name)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from wardround_common.cohort import Block
+from wardround_common.cohort import Block, Cohort
 from wardround_common.design import Design
 from wardround_common.elementary import logistic, tanh
 from wardround_common.trees import ForestModel
@@ -163,6 +163,11 @@ _ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
 
 Classifier = LogisticModel | NetworkModel | ForestModel
 Model = LogisticModel | LinearModel | NetworkModel | ForestModel
+
+
+def output_of(model: Model, cohort: Cohort, block: Block) -> Floats:
+    """Return a model's output for rows of a cohort, for all of which it is computed once."""
+    return block.of(cohort.remembered(model.sha256, model.output))
 
 
 def linear_predictor(columns: Floats, beta: Floats) -> Floats:

@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from wardround_common.analysis import ModelSpec, Plan, Rows
+from wardround_common.analysis import ModelSpec, Plan, Rows, nothing_to_learn
 from wardround_common.cohort import Cohort
 from wardround_common.design import MISSING, Design, expand
 from wardround_common.dictionary import NumberVariable
-from wardround_common.errors import FitError, StudyError
 from wardround_common.program import Program, ask
 from wardround_common.query import Contribution, Field, Frame, Layout, Sum, Tally, counts, sums
 from wardround_common.typing import Floats
@@ -59,7 +58,7 @@ class MomentsQuery:
         for block in tally.over(self.rows.of(cohort)):
             tally.count("n", block.rows)
             if isinstance(outcome, NumberVariable):
-                tally.add("outcome", (block.numbers(self.outcome) - outcome.range[0]) / outcome.span)
+                tally.add("outcome", block.mapped(self.outcome))
             else:
                 positive = block.codes(self.outcome) == 1
                 tally.count("positive", positive)
@@ -67,8 +66,8 @@ class MomentsQuery:
             for name in self.variables:
                 variable = cohort.dictionary[name]
                 if isinstance(variable, NumberVariable):
-                    values = block.numbers(name)
-                    mapped = (values[~np.isnan(values)] - variable.range[0]) / variable.span
+                    mapped = block.mapped(name)
+                    mapped = mapped[~np.isnan(mapped)]
                     tally.count(f"{name} n", len(mapped))
                     tally.add(f"{name} sum", mapped)
                 else:
@@ -123,7 +122,7 @@ def moments(plan: Plan, spec: ModelSpec, rows: Rows) -> Program[Moments]:
         variable = plan.dictionary[name]
         if isinstance(variable, NumberVariable):
             observed = total.count(f"{name} n")
-            fill[name] = means[name, -1] = _in_range(variable, total.number(f"{name} sum") / max(observed, 1))
+            fill[name] = means[name, -1] = variable.at(total.number(f"{name} sum") / max(observed, 1))
         else:
             levels = total.arrays[f"{name} levels"].copy()
             observed = int(levels.sum())
@@ -134,11 +133,7 @@ def moments(plan: Plan, spec: ModelSpec, rows: Rows) -> Program[Moments]:
         if min(n - observed, observed) >= plan.min_cell:
             indicators.add(name)
     terms = expand(plan.dictionary, spec.predictors or (), frozenset(indicators))
-    if plan.ten_rows_a_term and len(terms) > 0.1 * n:
-        raise StudyError(
-            f"analysis `{plan.label}`: {len(terms)} terms for {n} training rows; a model may have "
-            "one term per ten rows; name fewer `predictors`"
-        )
+    plan.check_size(len(terms), "term", n)
     single = [
         means[t.factors[0].variable, t.factors[0].level] if len(t.factors) == 1 else t.low for t in terms
     ]
@@ -151,19 +146,11 @@ def moments(plan: Plan, spec: ModelSpec, rows: Rows) -> Program[Moments]:
     return Moments(n, mean, design)
 
 
-def _in_range(variable: NumberVariable, mapped: float) -> float:
-    low, high = variable.range
-    return min(max(low + variable.span * mapped, low), high)
-
-
 def _outcome_mean(plan: Plan, outcome: str, n: int, total: Sum) -> float:
     variable = plan.dictionary[outcome]
     if isinstance(variable, NumberVariable):
-        return _in_range(variable, total.number("outcome") / n)
+        return variable.at(total.number("outcome") / n)
     positive = total.count("positive")
     if positive in (0, n):
-        raise FitError(
-            f"analysis `{plan.label}`: all {n} training rows have the same outcome `{outcome}`; "
-            "nothing can be learned"
-        )
+        raise nothing_to_learn(plan, n, outcome)
     return positive / n

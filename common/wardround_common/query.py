@@ -165,6 +165,12 @@ class Query(Protocol[S_co]):
         """Return what the sum means."""
 
 
+def cells_of(shares: Floats, cells: int) -> Ints:
+    """Return which of ``cells`` equal parts of [0, 1] each share lies in; 1 lies in the last."""
+    found: Ints = np.minimum((shares * cells).astype(np.int64), cells - 1)
+    return found
+
+
 def open_sum(layout: Layout, epoch: int, hospitals: tuple[str, ...], vector: Ints) -> Sum:
     """Return the sum that an opened vector of ``layout.size`` int64 holds."""
     arrays: dict[str, Array] = {}

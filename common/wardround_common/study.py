@@ -10,19 +10,25 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import rfc8785
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from wardround_common.analyses import CATALOGUE
-from wardround_common.analysis import DEFAULT_THRESHOLD, AnalysisSpec, ModelSpec, OnModelSpec, Strict
-from wardround_common.dictionary import CategoryVariable, Dictionary, Variable, check_name
+from wardround_common.analysis import (
+    AnalysisSpec,
+    ModelSpec,
+    OnModelSpec,
+    Strict,
+    check_decided,
+    with_threshold,
+)
+from wardround_common.dictionary import Dictionary, Variable, check_name
 from wardround_common.errors import StudyError, did_you_mean, listed
 from wardround_common.predicate import check_predicate
 
-_Spec = TypeVar("_Spec", bound=AnalysisSpec)
 MOST_BYTES = 4 << 20
 KINDS = {analysis.kind: analysis for analysis in CATALOGUE}
 
@@ -206,7 +212,6 @@ def _resolve(study: Study, known: Dictionary, where: str, spec: AnalysisSpec) ->
         _predictors(known, f"{where}.predictors", predictors, outcome)
         missing = spec.missing if spec.missing is not None else study.missing
         spec = spec.model_copy(update={"outcome": outcome, "predictors": predictors, "missing": missing})
-        spec = _with_threshold(known, spec, outcome)
     if getattr(spec, "variables", ()) is None:  # said in full, since the manifest sorts the dictionary
         spec = spec.model_copy(update={"variables": tuple(known)})
     try:
@@ -222,22 +227,12 @@ def _on_model(known: Dictionary, where: str, spec: OnModelSpec, models: dict[str
         raise ValueError(
             f"{where}.model: `{spec.model}` is no model of this study{did_you_mean(spec.model, models)}"
         )
-    outcome = models[spec.model].outcome
-    if not isinstance(known[str(outcome)], CategoryVariable):
-        for key in ("threshold", "subgroups"):
-            if getattr(spec, key, None):
-                raise ValueError(
-                    f"{where}.{key}: `{outcome}` is a number; only an outcome of two levels has one"
-                )
-    return _with_threshold(known, spec, outcome)
-
-
-def _with_threshold(known: Dictionary, spec: _Spec, outcome: str | None) -> _Spec:
-    """Write down the default threshold where there is an outcome of two levels to decide about."""
-    unsaid = getattr(spec, "threshold", 0.0) is None
-    if unsaid and outcome is not None and isinstance(known[outcome], CategoryVariable):
-        return spec.model_copy(update={"threshold": DEFAULT_THRESHOLD})
-    return spec
+    outcome = str(models[spec.model].outcome)
+    try:
+        check_decided(spec, outcome, known)
+    except ValueError as error:
+        raise ValueError(f"{where}.{error}") from None
+    return with_threshold(spec, outcome, known)
 
 
 _UNSAID = ("SeedSplit", "ColumnSplit", "number", "category")  # what pydantic adds to a path for a union

@@ -36,20 +36,13 @@ def compared(study: Study, findings: Findings, cohorts: Mapping[str, Cohort]) ->
         return None
     spec, federated = classifiers[0]
     part: Part = "train" if study.split is None else "test"
-    trained = {name: _trained(cohort, spec) for name, cohort in cohorts.items()}
+    trained = {name: cohort.count("train", spec.needed()) for name, cohort in cohorts.items()}
     scores = {"federated": _score(sum(trained.values()), federated, spec, part, cohorts)}
     for name, cohort in cohorts.items():
         model = _alone(study, spec, cohort, trained[name])
         scores[f"{name} alone"] = _score(trained[name], model, spec, part, cohorts)
-    rows = [cohort.usable(part, spec.needed()) for cohort in cohorts.values()]
-    held = zip(cohorts.values(), rows, strict=True)
-    tested = sum(cohort.rows if one is None else int(np.count_nonzero(one)) for cohort, one in held)
+    tested = sum(cohort.count(part, spec.needed()) for cohort in cohorts.values())
     return {"model": spec.label, "part": part, "test_rows": tested, "scores": scores}
-
-
-def _trained(cohort: Cohort, spec: ModelSpec) -> int:
-    rows = cohort.usable("train", spec.needed())
-    return cohort.rows if rows is None else int(np.count_nonzero(rows))
 
 
 def _alone(study: Study, spec: ModelSpec, cohort: Cohort, rows: int) -> Classifier | None:
@@ -76,14 +69,12 @@ def _score(
         for block in cohort.blocks(cohort.usable(part, spec.needed()))
     ]
     risk, has = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    _, cell = np.unique(risk, return_inverse=True)
-    without, with_outcome = np.bincount(cell[~has], minlength=1), np.bincount(cell[has], minlength=1)
-    size = max(len(without), len(with_outcome))
-    counted = [np.pad(one, (0, size - len(one))) for one in (without, with_outcome)]
+    values, cell = np.unique(risk, return_inverse=True)
+    without, with_outcome = (np.bincount(cell[one], minlength=len(values)) for one in (~has, has))
     both = 0 < int(has.sum()) < len(has)
     called = risk >= (DEFAULT_THRESHOLD if spec.threshold is None else spec.threshold)
     return {
         "rows": rows,
-        "auc": area_under_curve(counted[0], counted[1]) if both else None,
+        "auc": area_under_curve(without, with_outcome) if both else None,
         "accuracy": float(np.mean(called == has)),
     }

@@ -16,22 +16,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.support import HOSPITALS, WARDS
 from wardround_common.study import parse_study
 
 COMMAND = Path(sys.executable).with_name("wardround")
-HOSPITALS = ("north", "south", "east")
-STUDY = {
-    "wardround": 1,
-    "name": "wards",
-    "variables": {
-        "age": {"kind": "number", "range": [18, 100]},
-        "crp": {"kind": "number", "range": [0, 500], "missing": ["?"]},
-        "sex": {"kind": "category", "levels": ["f", "m"]},
-        "ill": {"kind": "category", "levels": ["0", "1"]},
-    },
-    "outcome": "ill",
-    "analyses": [{"kind": "summary"}, {"kind": "logistic"}],
-}
 
 
 def wardround(*arguments: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -98,7 +86,7 @@ def test_a_mistake_in_the_arguments_is_one_line_and_exit_code_2(
 
 
 def test_json_is_the_results_file_and_parquet_beside_csv_gives_the_same(tmp_path: Path) -> None:
-    (tmp_path / "wards.json").write_text(json.dumps(STUDY))
+    (tmp_path / "wards.json").write_text(json.dumps(WARDS))
     for seed, name in enumerate(HOSPITALS):
         table(seed).to_csv(tmp_path / f"{name}.csv", index=False)
         table(seed).to_parquet(tmp_path / f"{name}.parquet")

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from tests.support import HOSPITALS, WARDS
 from tests.unit.test_cli import wardround
 from wardround_client.reader import read
 from wardround_client.sources import of_frame, open_table
@@ -344,23 +345,10 @@ def test_a_bad_name_is_refused(tmp_path: Path) -> None:
 # Check
 
 
-STUDY: dict[str, Any] = {
-    "wardround": 1,
-    "name": "wards",
-    "variables": {
-        "age": {"kind": "number", "range": [18, 100]},
-        "crp": {"kind": "number", "range": [0, 500], "missing": ["?"]},
-        "sex": {"kind": "category", "levels": ["f", "m"]},
-        "ill": {"kind": "category", "levels": ["0", "1"]},
-    },
-    "outcome": "ill",
-    "analyses": [{"kind": "summary"}, {"kind": "logistic"}],
-}
-HOSPITALS = ("north", "south", "east")
 Spoil = Callable[[dict[str, pd.DataFrame]], object]
 
 
-def checked(spoil: Spoil = lambda found: None, study: dict[str, Any] = STUDY) -> StudyCheck:
+def checked(spoil: Spoil = lambda found: None, study: dict[str, Any] = WARDS) -> StudyCheck:
     frames = {name: ward(seed).astype(object) for seed, name in enumerate(HOSPITALS)}
     spoil(frames)
     opened = {name: (lambda name=name, frame=frame: of_frame(frame, name)) for name, frame in frames.items()}
@@ -396,7 +384,7 @@ def test_all_faults_of_all_hospitals_are_told_and_no_cell(tmp_path: Path) -> Non
         found["north"].pop("crp")
         found["east"].insert(0, "Age", found["east"].pop("age"))
 
-    found = checked(spoil, {**STUDY, "out_of_range": "refuse"})
+    found = checked(spoil, {**WARDS, "out_of_range": "refuse"})
     assert [stop.split(": ", 1)[0] for stop in found.stops[:6]] == ["south"] * 4 + ["east"] * 2
     for part in (
         "column `age`: 2 cells are not numbers (first in row 4)",
@@ -439,7 +427,7 @@ def test_all_faults_of_all_hospitals_are_told_and_no_cell(tmp_path: Path) -> Non
 def test_what_stops_a_simulation_is_told_before(
     spoil: Spoil, changes: dict[str, Any], told: str | None
 ) -> None:
-    study = {**STUDY, **changes}
+    study = {**WARDS, **changes}
     frames = {name: ward(seed).astype(object) for seed, name in enumerate(HOSPITALS)}
     spoil(frames)
     with pytest.raises(WardroundError):
@@ -456,7 +444,7 @@ def test_what_a_study_runs_with_is_a_note() -> None:
         found["west"] = ward(4).assign(ill=0)
         found["tiny"] = ward(5, rows=8)
 
-    wide = {**STUDY, "predictors": ["age", *(f"age:{name}" for name in ("crp", "sex"))]}
+    wide = {**WARDS, "predictors": ["age", *(f"age:{name}" for name in ("crp", "sex"))]}
     found = checked(spoil, wide)
     assert found.stops == ()
     assert "west: all training rows of `logistic` have the same outcome `ill`" in found.notes
@@ -467,7 +455,7 @@ def test_what_a_study_runs_with_is_a_note() -> None:
 
 
 def test_rows_dropped_for_their_range_still_show_which_variable_it_was() -> None:
-    found = checked(everywhere("crp", [900] * 15 + [7, 8, 9] * 15), {**STUDY, "out_of_range": "drop"})
+    found = checked(everywhere("crp", [900] * 15 + [7, 8, 9] * 15), {**WARDS, "out_of_range": "drop"})
     north = described(found)["hospitals"]["north"]
     assert (north["cohort"], north["dropped"]) == (60, 15)
     assert north["variables"]["crp"]["out_of_range"] == 15
@@ -507,7 +495,7 @@ def test_mock_tables_of_the_shipped_studies_run_and_hold_a_finding(tmp_path: Pat
 
 
 def test_mock_tables_are_the_same_for_the_same_seed_only(tmp_path: Path) -> None:
-    study = parse_study(STUDY)
+    study = parse_study(WARDS)
     contents = []
     for i, seed in enumerate((3, 3, 4)):
         (tmp_path / str(i)).mkdir()
@@ -528,7 +516,7 @@ def test_mock_tables_are_the_same_for_the_same_seed_only(tmp_path: Path) -> None
 def test_mock_rows_are_in_the_cohort_where_that_can_be(
     tmp_path: Path, changes: dict[str, Any], least: float
 ) -> None:
-    study = parse_study({**STUDY, **changes})
+    study = parse_study({**WARDS, **changes})
     for name, file in made(tmp_path, study, hospitals=3, rows=200).items():
         cohort = read(open_table(file), study, name, b"k").cohort
         assert cohort.flow.read > 0 and cohort.rows >= least * cohort.flow.read
@@ -548,7 +536,7 @@ def test_mock_tables_of_any_dictionary_fit_it(
     tmp_path_factory: pytest.TempPathFactory, variables: list[Any], rows: int, seed: int
 ) -> None:
     named = {f"v{i}": variable for i, variable in enumerate(variables)}
-    study = parse_study({**STUDY, "variables": named, "outcome": None, "analyses": [{"kind": "summary"}]})
+    study = parse_study({**WARDS, "variables": named, "outcome": None, "analyses": [{"kind": "summary"}]})
     files = made(tmp_path_factory.mktemp("mock"), study, 2, rows, seed)
     found = check(study, {name: (lambda file=file: open_table(file)) for name, file in files.items()})
     assert found.stops == ()
@@ -558,7 +546,7 @@ def test_mock_tables_of_any_dictionary_fit_it(
 
 def test_two_variables_of_one_column_cannot_be_made() -> None:
     study = parse_study(
-        {**STUDY, "variables": {**STUDY["variables"], "age2": STUDY["variables"]["age"] | {"column": "age"}}}
+        {**WARDS, "variables": {**WARDS["variables"], "age2": WARDS["variables"]["age"] | {"column": "age"}}}
     )
     with pytest.raises(StudyError, match="two variables are read from `age`"):
         mock(study, 1, 10)
@@ -608,7 +596,7 @@ def test_the_three_commands_lead_from_tables_to_a_dry_run(tmp_path: Path) -> Non
 
 def test_a_check_is_one_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    (tmp_path / "wards.yaml").write_text(json.dumps(STUDY))
+    (tmp_path / "wards.yaml").write_text(json.dumps(WARDS))
     data = []
     for seed, name in enumerate(HOSPITALS):
         ward(seed, 200).to_csv(tmp_path / f"{name}.csv", index=False)
@@ -624,7 +612,7 @@ def test_a_check_is_one_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("command", ["draft", "mock"])
 def test_nothing_is_overwritten_unless_it_is_forced(tmp_path: Path, command: str) -> None:
     study, out = tmp_path / "wards.yaml", tmp_path / "out.yaml"
-    study.write_text(json.dumps(STUDY))
+    study.write_text(json.dumps(WARDS))
     ward().to_csv(tmp_path / "ward.csv")
     kept = out
     if command == "mock":
@@ -641,7 +629,7 @@ def test_nothing_is_overwritten_unless_it_is_forced(tmp_path: Path, command: str
 
 @pytest.mark.parametrize("data", [["x"], ["x="], ["=y"], ["x=y", "x=z"], []])
 def test_data_that_names_no_table_is_refused(tmp_path: Path, data: list[str]) -> None:
-    (tmp_path / "wards.yaml").write_text(json.dumps(STUDY))
+    (tmp_path / "wards.yaml").write_text(json.dumps(WARDS))
     done = run("check", str(tmp_path / "wards.yaml"), *(f"--data={one}" for one in data))
     assert isinstance(done.exception, StudyError) and "--data" in str(done.exception)
 

@@ -134,11 +134,11 @@ def _cells(counts: tuple[int, int, int, int], rows: int) -> Cells:
 
 
 def _usable(cohort: Cohort, spec: AnalysisSpec) -> Usable:
-    train, test = (cohort.usable(part, spec.needed()) for part in ("train", "test"))
-    sizes = [cohort.rows if rows is None else int(np.count_nonzero(rows)) for rows in (train, test)]
-    counted = Usable(train=sizes[0], test=sizes[1])
+    needed = spec.needed()
+    counted = Usable(train=cohort.count("train", needed), test=cohort.count("test", needed))
     if not isinstance(spec, ModelSpec):
         return counted
+    train = cohort.usable("train", needed)
     rows = slice(None) if train is None else train
     extent = {}
     for name in spec.required():

@@ -11,15 +11,24 @@ that no sum of rows can fit.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field as Key
 
-from wardround_common.analysis import Analysis, ModelSpec, Plan, Rows, ServerStep, SmallCells
+from wardround_common.analysis import (
+    Analysis,
+    ModelSpec,
+    Plan,
+    Rows,
+    ServerStep,
+    SmallCells,
+    nothing_to_learn,
+)
 from wardround_common.cohort import Cohort
 from wardround_common.design import Design
 from wardround_common.dictionary import CategoryVariable, Dictionary
@@ -89,15 +98,15 @@ class FedAvgSpec(ModelSpec):
             if getattr(self, key) is not None:
                 raise ValueError(f"{key}: `strategy: {self.strategy}` has no such setting")
 
-    def resolved(self, dictionary: Dictionary) -> FedAvgSpec:
-        """Write down the defaults of estimator and strategy."""
+    def resolved(self, dictionary: Dictionary) -> Self:
+        """Write down the defaults of estimator and strategy, too."""
         two = isinstance(dictionary[str(self.outcome)], CategoryVariable)
         chosen: dict[str, Any] = {"estimator": "SGDClassifier" if two else "SGDRegressor"}
         if self.estimator == "MLPClassifier":
             chosen |= {"hidden": (16,), "activation": "relu"}
         chosen |= SETTINGS[self.strategy]
         unsaid = {key: value for key, value in chosen.items() if getattr(self, key) is None}
-        return self.model_copy(update=unsaid)
+        return super().resolved(dictionary).model_copy(update=unsaid)
 
     def training(self) -> Training:
         """Return what a hospital must know of it."""
@@ -194,15 +203,16 @@ class UpdateQuery:
         return train(self.training, self.parameters, x, y, keys, self.number), len(y)
 
     def _rows(self, cohort: Cohort) -> tuple[Floats, Array, Words]:
-        columns = cohort.remembered(self.design.sha256, self.design.columns)
+        key = f"{self.design.sha256} {hashlib.sha256(self.factor.tobytes()).hexdigest()}"
+        columns = cohort.remembered(key, lambda b: self.design.columns(b)[1:] * self.factor[:, None])
         blocks = list(self.rows.of(cohort))
         if not blocks:
             raise ValueError("no rows to train on")
-        x = np.concatenate([block.of(columns)[1:] for block in blocks], axis=1)
+        x = np.concatenate([block.of(columns) for block in blocks], axis=1)
         y = np.concatenate([block.outcome(self.outcome) for block in blocks])
         if self.training.estimator == "SGDRegressor":
             y = (y - self.mean) / self.sd
-        return (x * self.factor[:, None]).T, y, np.concatenate([block.keys for block in blocks])
+        return x.T, y, np.concatenate([block.keys for block in blocks])
 
     def read(self, total: Sum) -> Round:
         """Return the mean update."""
@@ -234,7 +244,11 @@ class FedAvgFit:
     def published(self, small: SmallCells) -> dict[str, Any]:
         """Return the course of the training; coefficients, which have no standard errors, if linear."""
         model = self.model
-        linear = {} if not isinstance(model, (LogisticModel, LinearModel)) else _own_units(model)
+        linear: dict[str, Any] = {}
+        if isinstance(model, (LogisticModel, LinearModel)):
+            nothing = dict.fromkeys(("se", "p", "low", "high"))
+            values = model.design.own_units(model.beta)
+            linear["coefficients"] = {term: {"value": value, **nothing} for term, value in values.items()}
         history = [{"round": i, "update_norm": norm} for i, norm in enumerate(self.norms, 1)]
         return {
             "n": self.n,
@@ -249,14 +263,6 @@ class FedAvgFit:
         }
 
 
-def _own_units(model: LogisticModel | LinearModel) -> dict[str, Any]:
-    design, nothing = model.design, dict.fromkeys(("se", "p", "low", "high"))
-    own = model.beta[1:] * design.scales
-    values = {"intercept": float(model.beta[0] - np.cumsum(own * design.centres)[-1])}
-    values |= {term.name: value for term, value in zip(design.terms, own.tolist(), strict=True)}
-    return {"coefficients": {name: {"value": value, **nothing} for name, value in values.items()}}
-
-
 def average(plan: Plan, spec: FedAvgSpec) -> Program[FedAvgFit]:
     """Run the rounds. FitError where the parameters grow beyond all bounds."""
     outcome, rows = str(spec.outcome), Rows("train", spec.needed())
@@ -267,10 +273,7 @@ def average(plan: Plan, spec: FedAvgSpec) -> Program[FedAvgFit]:
     factor = np.where(sd > 0, 1.0 / np.maximum(sd, 2.0**-20), 0.0)
     outcome_sd = _span(plan.dictionary, outcome) * math.sqrt(spread.number("outcome") / n)
     if not outcome_sd:
-        raise FitError(
-            f"analysis `{plan.label}`: all {n} training rows have the same outcome `{outcome}`; "
-            "nothing can be learned"
-        )
+        raise nothing_to_learn(plan, n, outcome)
     training, step = spec.training(), plan.strategies(spec.strategy, spec.settings())
     parameters, clipped, norms = start(training, len(design.terms)), 0, []
     for number in range(1, spec.rounds + 1):

@@ -103,12 +103,8 @@ class FlowQuery:
 
 
 def _usable(cohort: Cohort, needed: tuple[str, ...]) -> tuple[int, int, int]:
-    def count(part: str, names: tuple[str, ...]) -> int:
-        rows = cohort.usable(part, names)
-        return cohort.rows if rows is None else int(np.count_nonzero(rows))
-
-    train = count("train", needed)
-    return train, count("test", needed), count("train", ()) - train
+    train = cohort.count("train", needed)
+    return train, cohort.count("test", needed), cohort.count("train", ()) - train
 
 
 def usable_rows(cohort: Cohort, needed: tuple[str, ...]) -> int:

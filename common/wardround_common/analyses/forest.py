@@ -12,16 +12,15 @@ ordered by their mean, which finds the best subset (theorem 4.5).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field as Key
 
-from wardround_common.analysis import Analysis, ModelSpec, Plan, Rows, SmallCells
+from wardround_common.analysis import Analysis, ModelSpec, Plan, Rows, SmallCells, nothing_to_learn
 from wardround_common.bootstrap import MOST_WEIGHT, weights
 from wardround_common.cohort import Block, Cohort
 from wardround_common.dictionary import CategoryVariable, Dictionary, NumberVariable
-from wardround_common.errors import FitError, StudyError
 from wardround_common.growing import Growing, Histograms, bins_of
 from wardround_common.histogram import CELLS, Histogram, HistogramQuery
 from wardround_common.program import Program, ask, together
@@ -65,12 +64,13 @@ class ForestSpec(ModelSpec):
         if isinstance(self.features, int) and self.features > len(predictors):
             raise ValueError(f"features: there are {len(predictors)} predictors only")
 
-    def resolved(self, dictionary: Dictionary) -> ForestSpec:
-        """Write down which `features`."""
-        if self.features is not None:
-            return self
+    def resolved(self, dictionary: Dictionary) -> Self:
+        """Write down which `features`, too."""
+        spec = super().resolved(dictionary)
+        if spec.features is not None:
+            return spec
         two = isinstance(dictionary[str(self.outcome)], CategoryVariable)
-        return self.model_copy(update={"features": "sqrt" if two else "all"})
+        return spec.model_copy(update={"features": "sqrt" if two else "all"})
 
     @property
     def tried(self) -> int:
@@ -157,11 +157,9 @@ class SplitsQuery:
 
 def _outcome(block: Block, dictionary: Dictionary, name: str) -> Ints:
     """Return the outcome in whole units: 0 and 1, or 2^-20 of the declared range."""
-    variable = dictionary[name]
-    if isinstance(variable, CategoryVariable):
+    if isinstance(dictionary[name], CategoryVariable):
         return block.codes(name).astype(np.int64)
-    mapped = (block.numbers(name) - variable.range[0]) / variable.span
-    return np.rint(mapped * (1 << OUTCOME_BITS)).astype(np.int64)
+    return np.rint(block.mapped(name) * (1 << OUTCOME_BITS)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -197,17 +195,9 @@ def grow(plan: Plan, spec: ForestSpec) -> Program[ForestFit]:
     rows = Rows("train", spec.needed())
     histograms = yield from ask(HistogramQuery(rows, (*names, outcome)))
     n, classifies = histograms[outcome].observed, isinstance(plan.dictionary[outcome], CategoryVariable)
-    if plan.ten_rows_a_term and len(names) > 0.1 * n:
-        raise StudyError(
-            f"analysis `{plan.label}`: {len(names)} predictors for {n} training rows; a model may have "
-            "one per ten rows; name fewer `predictors`"
-        )
+    plan.check_size(len(names), "predictor", n)
     if np.count_nonzero(histograms[outcome].counts) < 2:
-        raise FitError(
-            f"analysis `{plan.label}`: all {n} training rows have the same outcome `{outcome}`"
-            f"{'' if classifies else f', to a {CELLS}th of its range'}; "
-            "nothing can be learned"
-        )
+        raise nothing_to_learn(plan, n, outcome, "" if classifies else f", to a {CELLS}th of its range")
     bins = bins_of(plan.dictionary, names, histograms, spec.bins, plan.min_cell)
     leaf, tried = max(spec.leaf or 0, plan.min_cell), spec.tried
     growing = Growing(bins, spec.trees, tried, leaf, spec.seed)

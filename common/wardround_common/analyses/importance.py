@@ -23,7 +23,7 @@ from wardround_common.evaluation.scores import area_under_curve
 from wardround_common.histogram import CELLS, HistogramQuery
 from wardround_common.models import LinearModel, Model
 from wardround_common.program import Program, ask, together
-from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, counts, sums
+from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, cells_of, counts, sums
 from wardround_common.rowkey import draws
 from wardround_common.typing import Array, Floats, Ints, Words
 
@@ -83,11 +83,11 @@ class RedrawnQuery:
                 y = block.codes(self.outcome).astype(np.int64)
                 tally.cells("outcomes", y)
                 for i, output in enumerate(outputs):
-                    cells = np.minimum((self.model.risk(output) * SCORES).astype(np.int64), SCORES - 1)
+                    cells = cells_of(self.model.risk(output), SCORES)
                     tally.cells("cells", (2 * i + y) * SCORES + cells)
                 continue
             variable = cohort.dictionary.number(self.outcome)
-            mapped = (block.numbers(self.outcome) - variable.range[0]) / variable.span
+            mapped = block.mapped(self.outcome)
             off = [mapped - np.clip((out - variable.range[0]) / variable.span, 0.0, 1.0) for out in outputs]
             tally.count("n", block.rows)
             tally.add("squares", np.stack([one * one for one in off]))

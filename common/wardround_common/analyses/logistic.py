@@ -213,15 +213,12 @@ def _predictor(term: Term) -> str:
 
 
 def _in_own_units(design: Design, beta: Floats, covariance: Floats) -> dict[str, Coefficient]:
-    """Undo centring and scaling: b x scale for a term, and the intercept with its full covariance."""
-    scales = design.scales
-    to_intercept = np.concatenate([[1.0], -design.centres * scales])
-    value = float(np.cumsum(beta * to_intercept)[-1])
-    found = {"intercept": Coefficient(value, math.sqrt(max(quadratic(to_intercept, covariance), 0.0)))}
-    for i, term in enumerate(design.terms):
-        se = math.sqrt(max(float(covariance[i + 1, i + 1]), 0.0))
-        found[term.name] = Coefficient(float(beta[i + 1] * scales[i]), se * float(scales[i]))
-    return found
+    """Return coefficients and errors with centring and scaling undone; the intercept's from all of it."""
+    errors = [math.sqrt(max(quadratic(design.to_intercept, covariance), 0.0))]
+    for variance, scale in zip(np.diag(covariance)[1:].tolist(), design.scales.tolist(), strict=True):
+        errors.append(math.sqrt(max(variance, 0.0)) * scale)
+    values = design.own_units(beta).items()
+    return {term: Coefficient(value, se) for (term, value), se in zip(values, errors, strict=True)}
 
 
 ANALYSIS = Analysis("logistic", LogisticSpec, (MomentsQuery, ColumnsQuery, NewtonStep), fit, is_model=True)

@@ -20,7 +20,7 @@ from wardround_common.cohort import Cohort
 from wardround_common.dictionary import Dictionary, NumberVariable
 from wardround_common.errors import did_you_mean
 from wardround_common.program import Program, ask
-from wardround_common.query import Contribution, Field, Frame, Layout, Sum, Tally, counts, sums
+from wardround_common.query import Contribution, Field, Frame, Layout, Sum, Tally, cells_of, counts, sums
 from wardround_common.typing import Floats, Ints
 
 CELLS = 4096
@@ -133,10 +133,10 @@ class SummaryQuery:
                     codes = block.codes(name)
                     tally.cells(f"{name} levels", codes[codes >= 0])
                     continue
-                values = block.numbers(name)
-                mapped = (values[~np.isnan(values)] - variable.range[0]) / variable.span
+                mapped = block.mapped(name)
+                mapped = mapped[~np.isnan(mapped)]
                 tally.count(f"{name} n", len(mapped))
-                tally.cells(f"{name} cells", np.minimum((mapped * CELLS).astype(np.int64), CELLS - 1))
+                tally.cells(f"{name} cells", cells_of(mapped, CELLS))
                 tally.add(f"{name} sum", mapped)
         return tally.done()
 
@@ -185,10 +185,7 @@ def describe(plan: Plan, spec: SummarySpec) -> Program[Summary]:
     means = {}
     for name in numbers:
         variable = plan.dictionary.number(name)
-        share = first.number(f"{name} sum") / first.count(f"{name} n")
-        means[name] = min(
-            max(variable.range[0] + variable.span * share, variable.range[0]), variable.range[1]
-        )
+        means[name] = variable.at(first.number(f"{name} sum") / first.count(f"{name} n"))
     squares: dict[str, float] = {}
     if numbers:
         asked = SquaresQuery(tuple(numbers), np.array([means[name] for name in numbers]))

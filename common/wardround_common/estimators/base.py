@@ -81,8 +81,7 @@ class FederatedModel(BaseEstimator):
         rows = len(columns[str(spec.outcome)])
         keys = RowKeys(b"", "", rows) if row_keys is None else RowKeys.known(_checked_keys(row_keys, rows))
         cohort = Cohort(dictionary, columns, rows, keys, None, Flow(rows, 0, 0, {}))
-        usable = cohort.usable("train", spec.needed())
-        train = rows if usable is None else int(np.count_nonzero(usable))
+        train = cohort.count("train", spec.needed())
         if not train:
             raise ValueError(f"no row has all of {listed(spec.needed())}")
         counts, least = Usable(train, 0, rows - train), study.privacy.min_cell

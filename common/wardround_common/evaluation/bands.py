@@ -10,22 +10,23 @@ where it would be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from wardround_common.analysis import Rows
 from wardround_common.cohort import Cohort
-from wardround_common.evaluation.scores import CELLS, cell_of, risk_of
+from wardround_common.evaluation.scores import CELLS, risk_of
 from wardround_common.models import Classifier
 from wardround_common.program import Program, ask, together
-from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, counts, sums
+from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, cells_of, counts, sums
 from wardround_common.typing import Ints
 
 GROUPS = 10  # bands that are wanted
 MOST_STEPS = 200  # of one outcome: more than a picture shows
+_Part = TypeVar("_Part", "Step", "Band")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class BandsQuery:
         tally, bands = Tally(layout), len(self.ends)
         for block in tally.over(self.rows.of(cohort)):
             p = risk_of(self.model, cohort, block)
-            band = np.searchsorted(self.ends, cell_of(p * CELLS))
+            band = np.searchsorted(self.ends, cells_of(p, CELLS))
             y = block.codes(self.outcome).astype(np.int64)
             tally.cells("counts", y * bands + band)
             tally.add("predicted", np.where(band == np.arange(bands)[:, None], p, 0.0))
@@ -83,7 +84,7 @@ class StepsQuery:
         """A row adds to one step of its outcome."""
         tally = Tally(layout)
         for block in tally.over(self.rows.of(cohort)):
-            cell = cell_of(risk_of(self.model, cohort, block) * CELLS)
+            cell = cells_of(risk_of(self.model, cohort, block), CELLS)
             has = block.codes(self.outcome) == 1
             tally.cells("without", np.searchsorted(self.without_ends, cell[~has]))
             tally.cells("with", np.searchsorted(self.with_ends, cell[has]))
@@ -229,27 +230,21 @@ def _showable(count: int, hospitals: int, min_cell: int) -> bool:
     return not count or (count >= min_cell and hospitals >= 2)
 
 
-def _merged(found: Sequence[Band], min_cell: int) -> tuple[Band, ...]:
-    """Return the bands, those that may not be shown joined with their neighbours; none if none may."""
-    shown: list[Band] = []
-    for band in found:
-        shown.append(shown.pop().joined(band) if shown and not shown[-1].showable(min_cell) else band)
-    while len(shown) > 1 and not shown[-1].showable(min_cell):
-        last = shown.pop()
-        shown.append(shown.pop().joined(last))
-    return tuple(shown) if shown and shown[-1].showable(min_cell) else ()
-
-
-def _merged_steps(found: Sequence[Step], min_cell: int) -> list[Step]:
-    """Return a band's steps, small ones joined; all of them together are fit to be shown, as the band is."""
-    shown: list[Step] = []
-    for step in found:
-        small = shown and not _showable(shown[-1].count, shown[-1].hospitals, min_cell)
-        shown.append(shown.pop().joined(step) if small else step)
-    while len(shown) > 1 and not _showable(shown[-1].count, shown[-1].hospitals, min_cell):
+def _joined(found: Sequence[_Part], fit: Callable[[_Part], bool]) -> list[_Part]:
+    """Return the parts, each that is not ``fit`` to be shown joined with its neighbours."""
+    shown: list[_Part] = []
+    for part in found:
+        shown.append(shown.pop().joined(part) if shown and not fit(shown[-1]) else part)
+    while len(shown) > 1 and not fit(shown[-1]):
         last = shown.pop()
         shown.append(shown.pop().joined(last))
     return shown
+
+
+def _merged(found: Sequence[Band], min_cell: int) -> tuple[Band, ...]:
+    """Return the bands as they may be shown; none if none may."""
+    shown = _joined(found, lambda band: band.showable(min_cell))
+    return tuple(shown) if shown and shown[-1].showable(min_cell) else ()
 
 
 def curves(found: Bands, min_cell: int) -> dict[str, list[float]]:
@@ -260,9 +255,12 @@ def curves(found: Bands, min_cell: int) -> dict[str, list[float]]:
     Elkin 2006, equation 1). The points (0, 0) and (1, 1) of the ROC curve are left out, and
     all points where there are rows of one outcome only.
     """
+
+    def fit(step: Step) -> bool:  # all steps of a band together are, as the band is
+        return _showable(step.count, step.hospitals, min_cell)
+
     steps = [
-        [step for band in found.bands for step in _merged_steps(band.steps[outcome], min_cell)]
-        for outcome in (0, 1)
+        [step for band in found.bands for step in _joined(band.steps[outcome], fit)] for outcome in (0, 1)
     ]
     thresholds = sorted({step.low for own in steps for step in own if step.low > 0}, reverse=True)
     (fp, negatives), (tp, positives) = (_above(own, thresholds) for own in steps)

@@ -10,7 +10,7 @@ import numpy as np
 from wardround_common.analysis import Rows
 from wardround_common.cohort import Cohort
 from wardround_common.elementary import binary_deviance, logistic
-from wardround_common.models import Classifier
+from wardround_common.models import Classifier, output_of
 from wardround_common.newton import Diverged, Slope, newton
 from wardround_common.program import Program, ask
 from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, counts, sums
@@ -45,7 +45,7 @@ class CalibrationStep:
         tally = Tally(layout)
         for block in tally.over(self.rows.of(cohort)):
             y = block.outcome(self.outcome)
-            x = self.model.log_odds(block.of(cohort.remembered(self.model.sha256, self.model.output)))
+            x = self.model.log_odds(output_of(self.model, cohort, block))
             eta = self.line[0] + self.line[1] * x
             p = logistic(eta)
             w = np.minimum(p * (1.0 - p), 0.25)

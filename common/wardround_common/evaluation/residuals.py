@@ -10,7 +10,7 @@ import numpy as np
 
 from wardround_common.analysis import Plan, Rows, SmallCells
 from wardround_common.cohort import Cohort
-from wardround_common.models import Model
+from wardround_common.models import Model, output_of
 from wardround_common.program import Program, ask
 from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, counts, sums
 
@@ -38,7 +38,7 @@ class ResidualsQuery:
         tally, variable = Tally(layout), cohort.dictionary.number(self.outcome)
         for block in tally.over(self.rows.of(cohort)):
             y = (block.numbers(self.outcome) - self.centre) / variable.span
-            predicted = block.of(cohort.remembered(self.model.sha256, self.model.output))
+            predicted = output_of(self.model, cohort, block)
             f = np.clip((predicted - self.centre) / variable.span, -1.0, 1.0)
             tally.count("n", block.rows)
             tally.add("sums", np.stack([y, f, y * y, f * f, y * f, np.minimum(np.abs(y - f), 1.0)]))

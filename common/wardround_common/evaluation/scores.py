@@ -13,9 +13,9 @@ import numpy as np
 
 from wardround_common.analysis import Rows
 from wardround_common.cohort import Block, Cohort
-from wardround_common.models import Classifier
+from wardround_common.models import Classifier, output_of
 from wardround_common.program import Program, ask
-from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, counts, sums
+from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, cells_of, counts, sums
 from wardround_common.typing import Floats, Ints
 
 CELLS = 10_000
@@ -24,14 +24,8 @@ MOST_FINER = 1 << 12
 
 
 def risk_of(model: Classifier, cohort: Cohort, block: Block) -> Floats:
-    """Return the rows' risks; the model's output is computed once for the whole cohort."""
-    return model.risk(block.of(cohort.remembered(model.sha256, model.output)))
-
-
-def cell_of(score: Floats) -> Ints:
-    """Return each row's score cell; ``score`` is the risk times CELLS, whose end is in the last."""
-    cells: Ints = np.minimum(score.astype(np.int64), CELLS - 1)
-    return cells
+    """Return the rows' risks."""
+    return model.risk(output_of(model, cohort, block))
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class ScoresQuery:
         for block in tally.over(self.rows.of(cohort)):
             y = block.codes(self.outcome).astype(np.int64)
             p = risk_of(self.model, cohort, block)
-            tally.cells("cells", y * CELLS + cell_of(p * CELLS))
+            tally.cells("cells", y * CELLS + cells_of(p, CELLS))
             tally.cells("outcomes", y)
             off = p - y
             tally.add("brier", off * off)
@@ -88,8 +82,8 @@ class FinerQuery:
         """A row in one of the cells counts once; all others don't count."""
         tally, size = Tally(layout), len(self.split)
         for block in tally.over(self.rows.of(cohort)):
-            score = risk_of(self.model, cohort, block) * CELLS
-            cell = cell_of(score)
+            p = risk_of(self.model, cohort, block)
+            score, cell = p * CELLS, cells_of(p, CELLS)
             at = np.minimum(np.searchsorted(self.split, cell), size - 1)
             part = np.minimum(((score - cell) * self.parts).astype(np.int64), self.parts - 1)
             y = block.codes(self.outcome).astype(np.int64)

@@ -12,10 +12,10 @@ import numpy as np
 from wardround_common.analysis import Plan, Rows, SmallCells, Subgroups
 from wardround_common.cohort import Block, Cohort
 from wardround_common.dictionary import CategoryVariable, Dictionary
-from wardround_common.evaluation.scores import CELLS, area_under_curve, cell_of, risk_of
+from wardround_common.evaluation.scores import CELLS, area_under_curve, risk_of
 from wardround_common.models import Classifier
 from wardround_common.program import Program, ask, together
-from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, counts, sums
+from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, cells_of, counts, sums
 from wardround_common.typing import Floats, Ints
 
 
@@ -57,7 +57,7 @@ class SubgroupsQuery:
             found, y = self._group(block, cohort.dictionary), block.codes(self.outcome).astype(np.int64)
             group = np.where(found < 0, len(groups), found)
             p = risk_of(self.model, cohort, block)
-            cell, known = cell_of(p * CELLS), group < len(groups)
+            cell, known = cells_of(p, CELLS), group < len(groups)
             tally.cells("confusion", 4 * group + 2 * y + (cell >= round(self.threshold * CELLS)))
             tally.cells("outcomes", 2 * group + y)
             group, y, p = group[known], y[known], p[known]
