@@ -228,7 +228,7 @@ def test_everything_that_an_analysis_may_add_is_shown(results: dict[str, Any]) -
         full(results),
         command="wardround demo",
         comparison=COMPARISON,
-        spread={"va": {"auc": 0.81, "rows": 120}},
+        spread={"logistic": {"va": {"auc": 0.81, "rows": 120}}},
     )
     read = checked(page)
     for said in (
@@ -348,7 +348,9 @@ def test_foreign_texts_stay_texts(results: dict[str, Any], text: str) -> None:
     made["analyses"]["summary"]["variables"]["cp"]["levels"] = {text: 46, "2": None}
     made = _renamed(made, {"thalach": text, "hidden": text, "cleveland": text})
     comparison = _renamed(COMPARISON, {"cleveland alone": text})
-    page = render(made, command=text, comparison=comparison, spread={text: {"auc": 0.8, "rows": 100}})
+    page = render(
+        made, command=text, comparison=comparison, spread={"logistic": {text: {"auc": 0.8, "rows": 100}}}
+    )
     read = checked(page)
     page.encode("utf-8")
     if text.isprintable():

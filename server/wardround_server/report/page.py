@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import yaml
@@ -198,15 +196,9 @@ def _limits(results: Mapping[str, Any], names: Names) -> list[str]:
 
 
 def _versions(results: Mapping[str, Any]) -> list[Fact]:
-    recorded = results.get("versions") or {}
-    facts = [Fact("Wardround", str(results.get("wardround", "not given")))]
-    facts.append(Fact("Python", str(recorded.get("python") or platform.python_version())))
-    for package, name in (("flwr", "Flower"), ("numpy", "NumPy"), ("scikit-learn", "scikit-learn")):
-        try:
-            facts.append(Fact(name, str(recorded.get(package) or version(package))))
-        except PackageNotFoundError:
-            continue
-    return facts
+    called = {"python": "Python", "flwr": "Flower", "numpy": "NumPy"}
+    told = {"Wardround": results.get("wardround", "not given"), **results.get("versions", {})}
+    return [Fact(called.get(name, name), str(version)) for name, version in told.items()]
 
 
 def _digests(results: Mapping[str, Any], names: Names) -> list[Fact]:

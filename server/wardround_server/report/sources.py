@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from wardround_server.report.drawing import Sheets
 from wardround_server.report.forms import count, fixed, foreign, is_number, significant
 from wardround_server.report.lines import Line, dots
@@ -57,41 +55,28 @@ def compared(sheets: Sheets, found: Found | None) -> Block | None:
 
 
 def spread_over(sheets: Sheets, names: Names, found: Found | None) -> list[Block]:
-    """Return the figures of those hospitals whose policy allows a statement, by model.
+    """Return the figures of those hospitals whose policy allows a statement.
 
-    ``found`` holds them by hospital, or by model and then by hospital.
+    ``found`` holds them by model, and then by hospital.
     """
     found = {name: one for name, one in (found or {}).items() if one}
     if not found:
         return []
-    nested = all(isinstance(figures, Mapping) for one in found.values() for figures in one.values())
     text = (
         "These hospitals' policies allow a statement of how a model of this study does on their own held-out "
         "rows, rounded. Hospitals that don't allow it, or have too few rows, are not listed."
     )
-    blocks = [
-        _stated(sheets, names.analysis(label) if label else "", one)
-        for label, one in (found.items() if nested else [("", found)])
-    ]
-    return [Block("", (text,)), *blocks]
+    return [Block("", (text,)), *(_stated(sheets, names.analysis(m), one) for m, one in found.items())]
 
 
 def _stated(sheets: Sheets, title: str, found: Found) -> Block:
-    keys = list(dict.fromkeys(key for one in found.values() for key in one))
-    heads = {"auc": "AUC", "rows": "Rows", "brier": "Brier score"}
-    rows = tuple(
-        row(
-            foreign(name),
-            *(count(one.get(key), "") if key == "rows" else fixed(one.get(key), 2, "") for key in keys),
-        )
-        for name, one in found.items()
+    told = [(foreign(name), fixed(one["auc"], 2), one) for name, one in found.items()]
+    table = Table(
+        "Statements of single hospitals",
+        ("Hospital", "AUC", "Rows"),
+        tuple(row(name, auc, count(one["rows"])) for name, auc, one in told),
     )
-    head = ("Hospital", *(heads.get(key, foreign(key.replace("_", " "))) for key in keys))
-    known = [(name, one["auc"]) for name, one in found.items() if is_number(one.get("auc"))]
-    pictures: tuple[Picture, ...] = ()
-    if known:
-        lines = [Line(foreign(name), fixed(auc, 2), auc, look="other") for name, auc in known]
-        says = "AUC by hospital. " + "; ".join(f"{one.name}: {one.figures}" for one in lines)
-        reading = "The axis does not begin at 0."
-        pictures = (Picture(dots(sheets, lines, "AUC", says), "AUC by hospital", reading),)
-    return Block(title, pictures=pictures, tables=(Table("Statements of single hospitals", head, rows),))
+    lines = [Line(name, auc, one["auc"], look="other") for name, auc, one in told]
+    says = "AUC by hospital. " + "; ".join(f"{one.name}: {one.figures}" for one in lines)
+    picture = Picture(dots(sheets, lines, "AUC", says), "AUC by hospital", "The axis does not begin at 0.")
+    return Block(title, pictures=(picture,), tables=(table,))
