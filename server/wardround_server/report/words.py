@@ -62,7 +62,10 @@ SUPPRESSED_NOTE = (
     "suppressed: a count from 1 to {last}, or one from which such a count could be worked out. "
     "It is hidden so that nobody can be recognised in a small group."
 )
-NOT_SHOWN_NOTE = "not shown: too few rows, or rows of too few hospitals, stand behind this figure."
+NOT_SHOWN_NOTE = (
+    "not shown: too few rows, or rows of too few hospitals, stand behind this figure, or behind another that "
+    "it would give away."
+)
 
 
 def model(kind: str) -> str:
