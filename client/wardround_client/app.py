@@ -9,6 +9,7 @@ data; the reason stays here, in the audit log.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,37 +18,70 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from wardround_client.session import Session
-from wardround_client.store import NodeStore
+from wardround_client.store import NodeStore, StudyRecord
 from wardround_common import messages as say
-from wardround_common.errors import ProtocolError, Refused
+from wardround_common.errors import ProtocolError, Refused, WardroundError
+from wardround_common.home import LOG
+from wardround_common.study import read_manifest
 from wardround_common.wire import encode
+
+TakeUp = Callable[[StudyRecord], Session]  # open the session of an approved study
+MOST_OFFERS = 100  # studies that wait for an officer; beyond these, new ones are not even noted
 
 
 class Node:
-    """A hospital's sessions by study digest, and what each kind of message does with them."""
+    """A hospital's sessions by study digest, and what each kind of message does with them.
 
-    def __init__(self, store: NodeStore) -> None:
-        self._store = store
+    ``take_up`` opens what the store says was approved; without it, only what ``open`` was given is there.
+    """
+
+    def __init__(self, store: NodeStore, take_up: TakeUp | None = None) -> None:
+        self._store, self._take_up = store, take_up
         self._sessions: dict[bytes, Session] = {}
+        self._approved_at: dict[bytes, float | None] = {}
 
     def open(self, session: Session) -> None:
         """Take up a study that this hospital has approved."""
         self._sessions[session.study] = session
 
+    def _look(self, record: StudyRecord | None) -> None:
+        """Open or close the session of a study as its officer last decided."""
+        if self._take_up is None or record is None:
+            return
+        if record.approved_at != self._approved_at.get(record.digest):
+            self._sessions.pop(record.digest, None)
+            if record.approved_at is not None:
+                self._sessions[record.digest] = self._take_up(record)
+            self._approved_at[record.digest] = record.approved_at
+
     def _study(self, digest: bytes) -> Session:
+        self._look(self._store.study(digest))
         if digest not in self._sessions:
             raise Refused("not_approved", "a study that this hospital has not approved")
         return self._sessions[digest]
 
     def _bound(self, binding: bytes) -> Session:
+        if all(session.binding != binding for session in self._sessions.values()):
+            for record in self._store.studies():
+                self._look(record)
         for session in self._sessions.values():
             if session.binding == binding:
                 return session
         raise Refused("no_roster", "a study whose roster this hospital has not approved")
 
     def join(self, message: say.Invitation) -> say.Entry:
-        """Enter the roster of an approved study."""
-        return say.Entry(self._study(hashlib.sha256(message.manifest).digest()).join())
+        """Enter the roster of an approved study; one that is new here is noted for the officer."""
+        digest = hashlib.sha256(message.manifest).digest()
+        if self._take_up is not None and self._store.study(digest) is None:
+            self._offered(digest, message.manifest)
+        return say.Entry(self._study(digest).join())
+
+    def _offered(self, digest: bytes, manifest: bytes) -> None:
+        study = read_manifest(manifest)
+        if sum(record.approved_at is None for record in self._store.studies()) >= MOST_OFFERS:
+            raise Refused("too_many_offers", f"{MOST_OFFERS} studies wait for approval already")
+        self._store.offer(digest, study.name, manifest)
+        self._store.audit("offer", study.name, digest.hex())
 
     def roster(self, message: say.RosterProposal) -> say.Approval:
         """Approve the roster."""
@@ -86,11 +120,17 @@ class Node:
                 raise ProtocolError("a message without a body")
             return encode(act[action](say.MESSAGES.decode(body, say.ACTIONS[action])))
         except Refused as error:
-            self._store.audit("refuse", action, f"{error.code}: {error}")
+            if error.code != "not_approved":  # the offer is noted; the coordinator asks again until it is decided
+                self._store.audit("refuse", action, f"{error.code}: {error}")
             return encode(say.Refusal(error.code))
         except ProtocolError as error:
             self._store.audit("refuse", action, f"protocol: {error}")
             return encode(say.Refusal("protocol"))
+        except WardroundError as error:  # a full disk, a key or a cohort that cannot be read
+            if self._take_up is None:  # a simulation, where whoever runs it should hear of it
+                raise
+            logging.getLogger(LOG).error("%s: %s", action, error)
+            return encode(say.Refusal("trouble"))
 
 
 def client_app(node: Node) -> ClientApp:

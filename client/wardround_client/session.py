@@ -20,11 +20,26 @@ from wardround_common.messages import Question, Statement
 from wardround_common.plan import QUERY_RECORDS
 from wardround_common.program import Asked
 from wardround_common.query import Contribution, Frame, Layout
-from wardround_common.sealing.epoch import Epoch, sign_epoch, verify_signatures
-from wardround_common.sealing.identity import Identity
+from wardround_common.sealing.epoch import Epoch, Membership, sign_epoch, verify_signatures
+from wardround_common.sealing.identity import Identity, verify
 from wardround_common.sealing.mask import MaskingKey, query_context
-from wardround_common.sealing.roster import Member, Roster, approve, enter
+from wardround_common.sealing.roster import RUNTIMES, Member, Roster, approve, enter
 from wardround_common.study import KINDS, Study
+from wardround_common.wire import Registry, encode
+
+STUDY_APPROVAL = "wardround study approval v1"
+SIGNED = Registry((Roster, Member, Epoch, Membership))  # what a session keeps of what it signed
+
+
+def approve_study(store: NodeStore, identity: Identity, study: Study) -> None:
+    """Approve a study for this hospital: sign it, make its masking key, and keep both.
+
+    Approved once more, it begins anew: another masking key, so no mask serves twice.
+    """
+    digest = study.digest
+    store.offer(digest, study.name, study.manifest())
+    store.approve(digest, identity.sign(STUDY_APPROVAL, digest), MaskingKey().to_bytes())
+    store.audit("approve", study.name, digest.hex())
 
 
 class Session:
@@ -38,12 +53,12 @@ class Session:
         store: NodeStore,
         study: Study,
         cohort: Cohort,
+        runtime: str = RUNTIMES[0],
     ) -> None:
         policy.check(study)
         self._hospital, self._identity, self._policy, self._store = hospital, identity, policy, store
-        self._study, self._cohort = study, cohort
+        self._study, self._cohort, self._runtime = study, cohort, runtime
         self._digest = study.digest
-        self._masking = MaskingKey()
         self._roster: Roster | None = None
         self._epoch: Epoch | None = None
         self._signed = False
@@ -60,10 +75,24 @@ class Session:
             for label, analysis in kinds.items()
         }
         self._kinds[LABEL] = {FlowQuery}
-        store.audit("approve", study.name, self._digest.hex())
+        self._masking = self._take_up()
 
     def __repr__(self) -> str:
         return "Session(...)"
+
+    def _take_up(self) -> MaskingKey:
+        """Go on where this study was left; return its masking key."""
+        record = self._store.study(self._digest)
+        if record is None or record.masking is None:
+            raise Refused("not_approved", "a study that this hospital has not approved")
+        verify(self._identity.public, record.signature or b"", STUDY_APPROVAL, self._digest)
+        masking = MaskingKey.from_bytes(record.masking)
+        if record.roster is not None:
+            self._roster = SIGNED.decode(record.roster, Roster)
+            self._secrets = _secrets(masking, self._roster, self._hospital)
+        if record.epoch is not None:
+            self._epoch = SIGNED.decode(record.epoch, Epoch)
+        return masking
 
     @property
     def study(self) -> bytes:
@@ -77,7 +106,7 @@ class Session:
 
     def join(self) -> Member:
         """Return this hospital's entry for the roster."""
-        return enter(self._identity, self._digest, self._hospital, self._masking.public)
+        return enter(self._identity, self._digest, self._hospital, self._masking.public, self._runtime)
 
     def approve_roster(self, roster: Roster) -> tuple[bytes, tuple[str, ...]]:
         """Sign study and roster; return the signature and the analyses with enough usable rows here."""
@@ -89,13 +118,11 @@ class Session:
             raise Refused("min_hospitals", f"the roster has fewer than {floor} hospitals")
         if self._roster is not None and self._roster.digest != roster.digest:
             raise Refused("second_roster", "this hospital signed another roster for this study")
-        self._secrets = {
-            member.name: self._masking.shared_with(member.masking)
-            for member in roster.members
-            if member.name != self._hospital
-        }
-        self._roster = roster
-        self._store.audit("roster", self._study.name, roster.digest.hex())
+        if self._roster is None:
+            secrets = _secrets(self._masking, roster, self._hospital)
+            self._store.signed_roster(self._digest, encode(roster))
+            self._store.audit("roster", self._study.name, roster.digest.hex())
+            self._secrets, self._roster = secrets, roster
         rows = max(self._policy.min_rows, self._study.privacy.min_rows)
         taking_part = [label for label in sorted(self._usable) if self._usable[label] >= rows]
         return approve(self._identity, roster), tuple(taking_part)
@@ -109,8 +136,9 @@ class Session:
         if before is not None and epoch != before and epoch.number <= before.number:
             raise Refused("old_epoch", "an epoch with a number that was used")
         if before is None or epoch != before:
-            self._epoch, self._signed = epoch, False
+            self._store.signed_epoch(self._digest, encode(epoch))
             self._store.audit("epoch", self._study.name, epoch.digest.hex())
+            self._epoch, self._signed = epoch, False
         return sign_epoch(self._identity, epoch)
 
     def open_epoch(self, digest: bytes, signatures: tuple[bytes, ...]) -> None:
@@ -189,3 +217,8 @@ class Session:
             return asked.query.answer(self._cohort, layout), layout
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError):
             raise ProtocolError(f"a `{asked.query.kind}` query that cannot be answered") from None
+
+
+def _secrets(masking: MaskingKey, roster: Roster, own: str) -> dict[str, bytes]:
+    """Return the secret shared with each other member, by name."""
+    return {one.name: masking.shared_with(one.masking) for one in roster.members if one.name != own}

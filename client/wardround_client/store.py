@@ -25,10 +25,16 @@ create table if not exists ledger (
     seq integer primary key, at real not null, binding blob not null, analysis text not null,
     idx integer not null, kind text not null, numbers integer not null, rows integer not null,
     hospitals text not null);
+create table if not exists studies (
+    digest blob primary key, name text not null, manifest blob not null, offered_at real not null,
+    approved_at real, signature blob, masking blob, roster blob, epoch blob) without rowid;
 create table if not exists audit (
     seq integer primary key, at real not null, event text not null, study text not null,
     detail text not null);
 """
+
+
+_STUDY = "digest, name, manifest, offered_at, approved_at, signature, masking, roster, epoch"
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,28 @@ class Charge:
     hospitals: tuple[str, ...]
 
 
+@dataclass(frozen=True, repr=False)
+class StudyRecord:
+    """A study that was offered here, and how far this hospital went along with it.
+
+    ``signature`` is the approval, ``masking`` the private key made for it; ``roster`` and ``epoch`` are
+    encoded, the last ones that this hospital signed.
+    """
+
+    digest: bytes
+    name: str
+    manifest: bytes
+    offered_at: float
+    approved_at: float | None = None
+    signature: bytes | None = None
+    masking: bytes | None = None
+    roster: bytes | None = None
+    epoch: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"StudyRecord({self.name!r}, ...)"
+
+
 class NodeStore:
     """One hospital's node.db; ``path`` None keeps it in memory, for simulations."""
 
@@ -51,9 +79,17 @@ class NodeStore:
         self._lock = threading.Lock()
         self._label = "the node's database" if path is None else str(path)
         if path is not None:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            try:  # closing a database that is in use would drop its locks, so an existing one is left alone
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            except FileExistsError:
+                pass
+            except OSError as error:
+                raise WardroundError(
+                    f"{path}: the node's database cannot be opened ({error.strerror})"
+                ) from None
         try:
             self._db = sqlite3.connect(str(path or ":memory:"), check_same_thread=False, isolation_level=None)
+            self._db.execute("pragma busy_timeout = 10000")  # the officer's commands write beside the node
             self._db.executescript(_SCHEMA)
             self._db.execute("pragma synchronous = full")
         except sqlite3.Error as error:
@@ -100,6 +136,58 @@ class NodeStore:
             raise WardroundError(
                 f"{self._label}: an answer cannot be kept ({error}), so nothing was sent; "
                 "make room and start the study again"
+            ) from None
+
+    def studies(self) -> list[StudyRecord]:
+        """Return all studies that were offered or approved, oldest first."""
+        with self._lock:
+            rows = self._db.execute(f"select {_STUDY} from studies order by offered_at").fetchall()
+        return [StudyRecord(*row) for row in rows]
+
+    def study(self, digest: bytes) -> StudyRecord | None:
+        """Return a study by its digest."""
+        with self._lock:
+            row = self._db.execute(f"select {_STUDY} from studies where digest = ?", (digest,)).fetchone()
+        return None if row is None else StudyRecord(*row)
+
+    def offer(self, digest: bytes, name: str, manifest: bytes) -> None:
+        """Note that a study was offered; one that is known already stays as it is."""
+        self._change(
+            "insert or ignore into studies (digest, name, manifest, offered_at) values (?, ?, ?, ?)",
+            (digest, name, manifest, time.time()),
+        )
+
+    def approve(self, digest: bytes, signature: bytes, masking: bytes) -> None:
+        """Note that an offered study was approved, with a new masking key: its roster and epoch begin anew."""
+        self._change(
+            "update studies set approved_at = ?, signature = ?, masking = ?, roster = null, epoch = null "
+            "where digest = ?",
+            (time.time(), signature, masking, digest),
+        )
+
+    def withdraw(self, digest: bytes) -> None:
+        """Take an approval back, and forget its masking key."""
+        self._change(
+            "update studies set approved_at = null, signature = null, masking = null, roster = null, epoch = null "
+            "where digest = ?",
+            (digest,),
+        )
+
+    def signed_roster(self, digest: bytes, roster: bytes) -> None:
+        """Note the roster, encoded, that this hospital signed."""
+        self._change("update studies set roster = ? where digest = ?", (roster, digest))
+
+    def signed_epoch(self, digest: bytes, epoch: bytes) -> None:
+        """Note the epoch, encoded, that this hospital signed."""
+        self._change("update studies set epoch = ? where digest = ?", (epoch, digest))
+
+    def _change(self, statement: str, values: tuple[object, ...]) -> None:
+        try:
+            with self._lock:
+                self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise WardroundError(
+                f"{self._label}: cannot be written ({error}); make room and start again"
             ) from None
 
     def audit(self, event: str, study: str, detail: str) -> None:

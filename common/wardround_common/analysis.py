@@ -67,6 +67,11 @@ class AnalysisSpec(Strict):
         """Return the variables that must be observed at ``min_hospitals`` hospitals for it to start."""
         return ()
 
+    @property
+    def steps(self) -> int:
+        """About how many steps it takes, for an estimate of what is left; its evaluation's are among them."""
+        return 3
+
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError("key: what is wrong") where the variables don't suit this kind."""
 
@@ -129,6 +134,11 @@ class ModelSpec(AnalysisSpec):
     missing: Missing | None = None
     threshold: Threshold | None = None
     subgroups: Subgroups = Field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """As for any analysis: Newton's steps and an evaluation's."""
+        return 14
 
     def check_outcome(self, dictionary: Dictionary, kinds: tuple[str, ...]) -> None:
         """Raise ValueError unless there are a predictor and an outcome of one of the ``kinds``.

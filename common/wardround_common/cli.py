@@ -46,7 +46,10 @@ def _app() -> typer.Typer:
         Start with: wardround demo
         """
 
-    for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+    entries = sorted(entry_points(group=GROUP), key=lambda one: one.name)
+    # the others bring libraries that a node, which runs for months, has no use for
+    asked = [entry for entry in entries if sys.argv[1:2] == [entry.name]]
+    for entry in asked or entries:
         command = entry.load()
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=entry.name)
@@ -67,6 +70,17 @@ def named_files(data: list[str]) -> dict[str, Path]:
             raise StudyError(f"--data {one}: the name `{name}` is given twice")
         found[name] = Path(file)
     return found
+
+
+def confirmed(about: str, question: str, yes: bool) -> None:
+    """Show what it is about and ask. WardroundError if the answer is no, or nobody is there to give one."""
+    if yes:
+        return
+    sys.stderr.write(about + "\n")
+    if not sys.stdin.isatty():
+        raise WardroundError(f"{question} Nobody is there to answer; add --yes")
+    if not typer.confirm(question, err=True):
+        raise WardroundError("nothing was done")
 
 
 def main() -> None:

@@ -6,6 +6,8 @@
     ├── FitError                   the data admit no such estimate (separated, collinear ...)
     ├── Refused                    a hospital, its policy or its gate says no; carries a code without data
     ├── ProtocolError              a message that no honest peer sends (bad signature, bytes, order)
+    ├── LinkError                  the other side can't be reached, or won't talk to us
+    ├── EnrolmentRefused           the coordinator does not admit a hospital (in `enrolment`)
     └── ReplayDiverged             a transcript does not belong to this program
 
 A message says what was wrong, where, and what to do. It never holds a patient's value: counts, names of
@@ -50,6 +52,10 @@ class Refused(WardroundError):
 
 class ProtocolError(WardroundError):
     """A message is malformed, unsigned, out of order or out of bounds."""
+
+
+class LinkError(WardroundError):
+    """A hospital and its coordinator can't talk: network, certificate, clock, version or admission."""
 
 
 class ReplayDiverged(WardroundError):

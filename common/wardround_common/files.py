@@ -1,9 +1,10 @@
-"""Writes what a command made: every file whole, or none of them."""
+"""Writes what a command made: every file whole, or none of them; and secrets for their owner's eyes only."""
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -67,6 +68,43 @@ def write_files(contents: Mapping[Path, str | bytes | Write]) -> None:
     finally:
         for name in ready.values():
             Path(name).unlink(missing_ok=True)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a secret whole or not at all, in a file that its owner alone can read. WardroundError if it can't."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+        try:
+            _fill(handle, content)
+            os.replace(fresh, path)
+        except BaseException:
+            Path(fresh).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise WardroundError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def read_private(path: Path, most: int = 1 << 16) -> bytes:
+    """Read a secret. WardroundError if others may read its file, or it is no such file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode):
+                raise WardroundError(f"{path}: not a file")
+            if about.st_mode & 0o077:
+                raise WardroundError(
+                    f"{path}: others on this machine can read it (mode {about.st_mode & 0o777:04o}); make sure that "
+                    f"nobody did, then: chmod 600 {path}"
+                )
+            if about.st_size > most:
+                raise WardroundError(f"{path}: too long to be what it should be")
+            return file.read()
+    except FileNotFoundError:
+        raise WardroundError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise WardroundError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _fill(handle: int, content: str | bytes | Write) -> None:

@@ -26,7 +26,7 @@ from wardround_common.analysis import (
     with_threshold,
 )
 from wardround_common.dictionary import Dictionary, Variable, check_name
-from wardround_common.errors import StudyError, did_you_mean, listed
+from wardround_common.errors import ProtocolError, StudyError, did_you_mean, listed
 from wardround_common.predicate import check_predicate
 
 MOST_BYTES = 4 << 20
@@ -164,6 +164,26 @@ class Study(Strict):
     def digest(self) -> bytes:
         """SHA-256 of the manifest, 32 bytes."""
         return hashlib.sha256(self.manifest()).digest()
+
+
+def study_key(study: Study) -> bytes:
+    """Return the key of the study's row keys, 32 bytes: the same at every hospital, and for every version."""
+    return hashlib.sha256(b"wardround row keys v1 " + study.name.encode()).digest()
+
+
+def read_manifest(manifest: bytes) -> Study:
+    """Take up a study from its canonical JSON, as it was sent. ProtocolError for anything else."""
+    if len(manifest) > MOST_BYTES:
+        raise ProtocolError("a study of more bytes than any has")
+    try:
+        study = parse_study(json.loads(manifest), "the study")
+    except (ValueError, RecursionError):
+        raise ProtocolError("a study that is not JSON") from None
+    except StudyError as error:
+        raise ProtocolError(f"a study that cannot be read ({error})") from None
+    if study.manifest() != manifest:
+        raise ProtocolError("a study that is not in its canonical form")
+    return study
 
 
 def _analysis(index: int, item: Any) -> AnalysisSpec:

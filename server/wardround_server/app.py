@@ -10,7 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from wardround_common.plan import Findings, study_program
 from wardround_common.study import Study
 from wardround_server.conductor import Observer, conduct
-from wardround_server.federation import form
+from wardround_server.federation import Federation, form
 from wardround_server.publish import models
 from wardround_server.strategies import flower
 from wardround_server.transcript import Stated, StatementsRecord, Transcript
@@ -27,11 +27,15 @@ def server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:  # noqa: ARG001 (Flower's signature)
-        members = form(grid, study, transcript)
-        findings = conduct(study_program(study, flower), study.dictionary, transcript, members, observe)
-        if transcript.statements is None:
-            told = members.statements(list(models(findings)) if study.split is not None else [])
-            transcript.append(StatementsRecord(tuple(Stated(name, one) for name, one in told)))
-        deliver(findings)
+        deliver(run_study(study, transcript, form(grid, study, transcript), observe))
 
     return app
+
+
+def run_study(study: Study, transcript: Transcript, members: Federation, observe: Observer) -> Findings:
+    """Conduct a study over its federation; at the end ask for statements, once."""
+    findings = conduct(study_program(study, flower), study.dictionary, transcript, members, observe)
+    if transcript.statements is None:
+        told = members.statements(list(models(findings)) if study.split is not None else [])
+        transcript.append(StatementsRecord(tuple(Stated(name, one) for name, one in told)))
+    return findings

@@ -1,4 +1,4 @@
-"""`wardround simulate` and `wardround coordinator`."""
+"""`wardround simulate`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,13 @@ import typer
 from rich.console import Console
 
 from wardround_common.cli import named_files
-from wardround_common.errors import StudyError, WardroundError, listed
-from wardround_common.files import try_folder, write_file
-from wardround_common.plan import study_program
-from wardround_common.study import parse_study, read_study
+from wardround_common.errors import StudyError, listed
+from wardround_common.files import try_folder
+from wardround_common.study import read_study
 from wardround_server import show
-from wardround_server.conductor import conduct
-from wardround_server.publish import published, to_json
+from wardround_server.publish import to_json
 from wardround_server.shipped import study_file, tables
 from wardround_server.simulation import simulate
-from wardround_server.strategies import flower
-from wardround_server.transcript import read_transcript
-
-coordinator = typer.Typer(help="What the one who runs studies does.", no_args_is_help=True)
 
 
 def simulate_command(
@@ -90,29 +84,3 @@ def _command(study: str, data: list[str], out: Path | None, local: bool) -> str:
     options += [f"--out {shlex.quote(str(out))}"] if out is not None else []
     options += ["--local"] if local else []
     return " ".join(["wardround simulate", shlex.quote(study), *options])
-
-
-@coordinator.command()
-def replay(
-    transcript: Annotated[Path, typer.Argument(help="A transcript, as simulate --transcript keeps one.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Write the results there instead of printing them.")
-    ] = None,
-) -> None:
-    """Re-derive a study's results from its transcript alone; asks no hospital.
-
-    TRANSCRIPT is a file that `wardround simulate --transcript` kept.
-
-    Example: wardround coordinator replay study.transcript
-    """
-    recorded = read_transcript(transcript)
-    opening = recorded.opening
-    if opening is None or not recorded.epochs:
-        raise WardroundError(f"{transcript}: the study stopped before its first sum")
-    study = parse_study(opening.study(), str(transcript))
-    findings = conduct(study_program(study, flower), study.dictionary, recorded, None)
-    text = to_json(published(study, recorded, findings, {}))
-    if out is None:
-        sys.stdout.write(text)
-    else:
-        write_file(out, text)

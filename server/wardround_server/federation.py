@@ -9,7 +9,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from wardround_common.analyses.flow import LABEL
-from wardround_common.errors import ProtocolError, StudyError
+from wardround_common.errors import ProtocolError, StudyError, listed
 from wardround_common.messages import (
     MESSAGES,
     Answers,
@@ -28,11 +28,11 @@ from wardround_common.messages import (
 from wardround_common.sealing.epoch import Epoch, Membership, verify_signatures
 from wardround_common.sealing.identity import verify
 from wardround_common.sealing.mask import open_masks
-from wardround_common.sealing.roster import APPROVAL, Roster
+from wardround_common.sealing.roster import APPROVAL, Member, Roster
 from wardround_common.study import Study
 from wardround_common.typing import Ints, Words
 from wardround_common.wire import encode
-from wardround_server.grid import Address, exchange
+from wardround_server.grid import Address, Late, Patience, exchange
 from wardround_server.transcript import EpochRecord, Opening, Transcript
 
 T = TypeVar("T")
@@ -41,8 +41,11 @@ T = TypeVar("T")
 class Federation:
     """The members of one study on a Grid, after ``form`` gathered them."""
 
-    def __init__(self, grid: Grid, roster: Roster, nodes: Mapping[str, int]) -> None:
-        self._grid, self._roster, self._nodes = grid, roster, nodes
+    def __init__(
+        self, grid: Grid, roster: Roster, nodes: Mapping[str, int], patience: Patience = Patience()
+    ) -> None:
+        self._grid, self._roster, self._nodes, self._patience = grid, roster, nodes, patience
+        self._names = {node: name for name, node in nodes.items()}
         self._signatures: tuple[bytes, ...] = ()
         self._epoch: Epoch | None = None
 
@@ -57,7 +60,7 @@ class Federation:
         """Have every hospital of the epoch sign it; return the signatures in order."""
         body = encode(EpochProposal(epoch))
         nodes = {name: self._nodes[name] for name in epoch.hospitals}
-        replies = _talk(self._grid, {("epoch", node): body for node in nodes.values()}, EpochSignature)
+        replies = self._talk({("epoch", node): body for node in nodes.values()}, EpochSignature)
         signatures = {name: replies["epoch", node].signature for name, node in nodes.items()}
         verify_signatures(epoch, self._roster, signatures)
         self._epoch, self._signatures = epoch, tuple(signatures[name] for name in epoch.hospitals)
@@ -80,7 +83,7 @@ class Federation:
                     )
                 if own:
                     bodies[action, self._nodes[name]] = encoded[own]
-        replies = _talk(self._grid, bodies, Answers)
+        replies = self._talk(bodies, Answers)
         vectors: dict[tuple[str, int], list[Words]] = {}
         for reply in replies.values():
             for answer in reply.answers:
@@ -93,6 +96,9 @@ class Federation:
             sums.append(open_masks(sealed))
         return sums
 
+    def _talk(self, bodies: Mapping[Address, bytes], expected: type[T]) -> dict[Address, T]:
+        return talk(self._grid, bodies, expected, self._names, self._patience)
+
     def statements(self, analyses: Sequence[str]) -> list[tuple[str, Statement]]:
         """Ask every hospital how each model does there; return what those tell whose policy allows it."""
         found: list[tuple[str, Statement]] = []
@@ -101,7 +107,8 @@ class Federation:
             body = encode(
                 StatementRequest(self._roster.digest, self.epoch.digest, self._signatures, analysis)
             )
-            for (_, node), reply in sorted(exchange(self._grid, {("state", n): body for n in names}).items()):
+            asked = {("state", node): body for node in names}
+            for (_, node), reply in sorted(exchange(self._grid, asked, self._patience).items()):
                 told = MESSAGES.decode(reply, object)
                 if isinstance(told, Statement) and told.analysis == analysis:
                     found.append((names[node], told))
@@ -109,23 +116,38 @@ class Federation:
 
 
 def form(grid: Grid, study: Study, transcript: Transcript) -> Federation:
-    """Invite every node of the Grid, gather roster, approvals and the first epoch, and record them.
+    """Invite every node of the Grid and form the federation of those; for a Grid whose nodes are all there.
 
     StudyError where a hospital refuses or too few can take part.
     """
     nodes = sorted(grid.get_node_ids())
     invitation = encode(Invitation(study.manifest()))
-    entries = _talk(grid, {("join", node): invitation for node in nodes}, Entry)
-    by_name = {entry.member.name: node for (_, node), entry in entries.items()}
-    members = sorted((entry.member for entry in entries.values()), key=lambda member: member.name)
-    roster = Roster(study.digest, tuple(members))
+    entries = talk(grid, {("join", node): invitation for node in nodes}, Entry, {}, Patience())
+    return agree(grid, study, transcript, {node: entry.member for (_, node), entry in entries.items()})
+
+
+def agree(
+    grid: Grid,
+    study: Study,
+    transcript: Transcript,
+    members: Mapping[int, Member],
+    patience: Patience = Patience(),
+) -> Federation:
+    """Have the members, by node, approve their roster and sign the next epoch, and record both.
+
+    StudyError where a hospital refuses or too few can take part.
+    """
+    by_name = {member.name: node for node, member in members.items()}
+    roster = Roster(study.digest, tuple(sorted(members.values(), key=lambda member: member.name)))
     roster.verify()
     proposal = encode(RosterProposal(roster))
-    replies = _talk(grid, {("roster", by_name[name]): proposal for name in roster.names}, Approval)
+    names = {node: name for name, node in by_name.items()}
+    asked = {("roster", by_name[name]): proposal for name in roster.names}
+    replies = talk(grid, asked, Approval, names, patience)
     approvals = {name: replies["roster", by_name[name]] for name in roster.names}
     for name, approval in approvals.items():
         verify(roster.member(name).identity, approval.signature, APPROVAL, roster.digest)
-    federation = Federation(grid, roster, by_name)
+    federation = Federation(grid, roster, by_name, patience)
     labels = [LABEL, *(spec.label for spec in study.analyses)]
     taking_part = {
         label: tuple(name for name in roster.names if label in approvals[name].analyses) for label in labels
@@ -164,20 +186,40 @@ def _next_epoch(
     return Epoch(roster.digest, number, taking_part[LABEL], memberships, previous)
 
 
-def _talk(grid: Grid, bodies: Mapping[Address, bytes], expected: type[T]) -> dict[Address, T]:
+def talk(
+    grid: Grid,
+    bodies: Mapping[Address, bytes],
+    expected: type[T],
+    names: Mapping[int, str],
+    patience: Patience,
+) -> dict[Address, T]:
+    """Exchange messages and decode the replies. StudyError, naming the hospital, where one refuses or is late."""
+    try:
+        replies = exchange(grid, bodies, patience)
+    except Late as late:
+        who = listed(sorted(names.get(node, str(node)) for node in late.nodes))
+        raise LateHospitals(f"{who}: no answer within {patience.deadline_s:g} s") from None
     found: dict[Address, T] = {}
-    for address, body in exchange(grid, bodies).items():
+    for address, body in replies.items():
         reply = MESSAGES.decode(body, object)
         if isinstance(reply, Refusal):
-            raise StudyError(
-                f"a hospital refuses ({reply.code}); its officer sees why with `wardround hospital`"
-                if reply.code not in _CODES
-                else f"a hospital refuses: {_CODES[reply.code]} ({reply.code})"
-            )
+            who = f"`{names[address[1]]}`" if address[1] in names else "a hospital"
+            raise StudyError(f"{who} refuses: {refusal(reply.code)}")
         if not isinstance(reply, expected):
             raise ProtocolError(f"a hospital's reply to `{address[0]}` has another type")
         found[address] = reply
     return found
+
+
+class LateHospitals(StudyError):
+    """Hospitals did not answer by the deadline; the study can go on when they are back."""
+
+
+def refusal(code: str) -> str:
+    """Say what a refusal's code means."""
+    if code in _CODES:
+        return f"{_CODES[code]} ({code})"
+    return f"its officer sees why in `wardround hospital` ({code})"
 
 
 _CODES = {
@@ -189,6 +231,9 @@ _CODES = {
     "bounds": "a contribution exceeds its bound",
     "protocol": "it could not accept the message",
     "not_in_study": "the approved study does not ask this",
+    "trouble": "it has trouble of its own (a full disk, a key or file it cannot read); its log says which",
+    "second_roster": "it signed another roster for this study; approved anew there, the study can begin anew",
+    "old_epoch": "it has gone further with this study under another transcript",
 }
 
 

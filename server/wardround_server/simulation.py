@@ -6,8 +6,6 @@ between them and the coordinator is what would pass over a network.
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,23 +18,20 @@ from flwr.clientapp import ClientApp
 from wardround_client.app import Node, client_app
 from wardround_client.gate import Policy
 from wardround_client.reader import read
-from wardround_client.session import Session
+from wardround_client.session import Session, approve_study
 from wardround_client.sources import Table, of_frame, open_table
 from wardround_client.store import NodeStore
 from wardround_common.cohort import Cohort
 from wardround_common.errors import DataError, StudyError, WardroundError, did_you_mean, listed
-from wardround_common.files import write_file
 from wardround_common.plan import Findings
 from wardround_common.sealing.identity import Identity
-from wardround_common.study import Study, parse_study, read_study
+from wardround_common.study import Study, parse_study, read_study, study_key
 from wardround_server.app import server_app
-from wardround_server.conductor import Observer, Progress
-from wardround_server.export import export_models
+from wardround_server.conductor import Observer
 from wardround_server.grid import LocalGrid
 from wardround_server.local import compared
-from wardround_server.publish import published, to_json
-from wardround_server.report import ReportMissing
-from wardround_server.report.apart import Drawing
+from wardround_server.publish import published
+from wardround_server.result import Clock, StudyResult
 from wardround_server.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -55,40 +50,6 @@ class Hospital:
     identity: Identity = field(default_factory=Identity.generate)
     policy: Policy | None = None
     store: NodeStore = field(default_factory=NodeStore)
-
-
-@dataclass(frozen=True)
-class StudyResult:
-    """A finished study. ``results`` is what results.json holds; ``notes`` what a person should know."""
-
-    study: Study
-    results: dict[str, Any]
-    findings: Findings
-    notes: tuple[str, ...] = ()
-    comparison: dict[str, Any] | None = None  # what each hospital would reach alone, where that was asked
-
-    def __getitem__(self, analysis: str) -> Any:
-        """Return one analysis's part of the results."""
-        return self.results["analyses"][analysis]
-
-    def write(
-        self, folder: Path, *, command: str = "simulate(...)", comparison: Mapping[str, Any] | None = None
-    ) -> tuple[str, ...]:
-        """Write results.json, report.html and each model; return notes on what was not written.
-
-        ``command`` is what makes the results again, ``comparison`` the demo's. WardroundError if the disk
-        is full.
-        """
-        write_file(folder / "results.json", to_json(self.results))
-        beside = self.comparison if comparison is None else comparison
-        with Drawing(self.results, command, beside, self.results["statements"]) as drawing:
-            export_models(self.study, self.results, self.findings, folder)
-            try:
-                page = drawing.page()
-            except ReportMissing as error:  # the results are whole without it
-                return (str(error),)
-        write_file(folder / "report.html", page)
-        return ()
 
 
 def simulate(
@@ -144,7 +105,7 @@ def run(
         )
     nodes, cohorts, notes = _approve(study, hospitals)
     grid = LocalGrid({i + 1: _factory(node) for i, node in enumerate(nodes)})
-    clock = _Clock(observe)
+    clock = Clock(observe)
     delivered: list[Findings] = []
     try:
         app = server_app(study, transcript, delivered.append, clock)
@@ -175,6 +136,7 @@ def _approve(
             notes.append(f"{table.label} has no column for {listed(reading.absent)}: read as missing")
         node = Node(hospital.store)
         policy = hospital.policy or Policy.of(study)
+        approve_study(hospital.store, hospital.identity, study)
         node.open(Session(hospital.name, hospital.identity, policy, hospital.store, study, reading.cohort))
         nodes.append(node)
         cohorts[hospital.name] = reading.cohort
@@ -190,23 +152,3 @@ def _approve(
 
 def _factory(node: Node) -> Callable[[], ClientApp]:
     return lambda: client_app(node)
-
-
-def study_key(study: Study) -> bytes:
-    """Return the key of the study's row keys, 32 bytes: the same at every hospital, and for every version."""
-    return hashlib.sha256(b"wardround row keys v1 " + study.name.encode()).digest()
-
-
-class _Clock:
-    """Passes progress on and adds up each analysis's share of the time."""
-
-    def __init__(self, observe: Observer) -> None:
-        self._observe, self._last = observe, time.perf_counter()
-        self.seconds: dict[str, float] = {}
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.perf_counter()
-        for analysis in {analysis for analysis, _ in progress.kinds}:
-            self.seconds[analysis] = self.seconds.get(analysis, 0.0) + now - self._last
-        self._last = now
-        self._observe(progress)

@@ -82,6 +82,11 @@ class FedAvgSpec(ModelSpec):
     beta_2: _Share | None = None
     tau: _Positive | None = None
 
+    @property
+    def steps(self) -> int:
+        """A round a step, moments before, an evaluation after."""
+        return self.rounds + 9
+
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError where outcome, estimator and strategy don't suit each other."""
         self.check_outcome(dictionary, ("category", "number"))

@@ -48,6 +48,11 @@ class ForestSpec(ModelSpec):
     bins: Annotated[int, Key(ge=2, le=MOST_BINS)] = 32
     seed: Annotated[int, Key(ge=0, lt=2**53)] = 0
 
+    @property
+    def steps(self) -> int:
+        """A level a step, its bins before, an evaluation after."""
+        return self.depth + 9
+
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError where outcome or predictors don't suit trees."""
         self.check_outcome(dictionary, ("category", "number"))

@@ -46,6 +46,18 @@ class MaskingKey:
     def __repr__(self) -> str:
         return "MaskingKey(...)"
 
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> MaskingKey:
+        """Take up a key that ``to_bytes`` gave, 32 bytes. ProtocolError for another length."""
+        try:
+            return cls(X25519PrivateKey.from_private_bytes(raw))
+        except ValueError:
+            raise ProtocolError("a masking key has the wrong length") from None
+
+    def to_bytes(self) -> bytes:
+        """Return the private key, 32 bytes: for a file of mode 0600 only."""
+        return self._key.private_bytes_raw()
+
     def shared_with(self, public: bytes) -> bytes:
         """Return HKDF-Extract of the shared secret, 32 bytes. ProtocolError for a low-order point."""
         try:

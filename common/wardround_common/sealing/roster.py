@@ -12,13 +12,19 @@ from wardround_common.wire import encode, joined
 
 MEMBER = "wardround member v1"
 APPROVAL = "wardround approval v1"
+RUNTIMES = ("node", "supernode")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A hospital's entry: its name and identity, and a masking key made for this study and signed by it."""
+    """A hospital's entry: its name and identity, and a masking key made for this study and signed by it.
+
+    ``runtime`` is `node` where Wardround's own process holds the keys, `supernode` where Flower's does, which
+    runs what code the coordinator sends: such a member's keys are the coordinator's for the taking.
+    """
 
     name: str
+    runtime: str
     identity: bytes  # Ed25519, 32 bytes
     masking: bytes  # X25519, 32 bytes
     signature: bytes
@@ -27,13 +33,16 @@ class Member:
         """Raise ProtocolError unless the owner signed its masking key for the study of this digest."""
         if len(self.identity) != 32 or len(self.masking) != 32:
             raise ProtocolError("a member's key has the wrong length")
-        verify(self.identity, self.signature, MEMBER, study, self.name.encode(), self.masking)
+        if self.runtime not in RUNTIMES:
+            raise ProtocolError("a member runs on something unknown")
+        parts = (study, self.name.encode(), self.runtime.encode(), self.masking)
+        verify(self.identity, self.signature, MEMBER, *parts)
 
 
-def enter(identity: Identity, study: bytes, name: str, masking: bytes) -> Member:
+def enter(identity: Identity, study: bytes, name: str, masking: bytes, runtime: str = RUNTIMES[0]) -> Member:
     """Return the entry of a hospital in the roster of the study of this digest."""
-    signature = identity.sign(MEMBER, study, name.encode(), masking)
-    return Member(name, identity.public, masking, signature)
+    signature = identity.sign(MEMBER, study, name.encode(), runtime.encode(), masking)
+    return Member(name, runtime, identity.public, masking, signature)
 
 
 @dataclass(frozen=True)

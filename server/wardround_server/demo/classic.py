@@ -15,11 +15,12 @@ from rich.table import Table
 from wardround_client.reader import read
 from wardround_client.sources import open_table
 from wardround_common.files import try_folder, write_file
-from wardround_common.study import Study, parse_study, read_study
+from wardround_common.study import Study, parse_study, read_study, study_key
 from wardround_server import show
 from wardround_server.publish import to_json
+from wardround_server.result import StudyResult
 from wardround_server.shipped import shipped, shipped_tables
-from wardround_server.simulation import StudyResult, simulate, study_key
+from wardround_server.simulation import simulate
 
 NAME = "classic"
 

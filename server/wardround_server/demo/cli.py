@@ -21,12 +21,13 @@ from wardround_common.analyses.logistic import LogisticSpec
 from wardround_common.errors import StudyError, did_you_mean, listed
 from wardround_common.files import unwritable, write_file
 from wardround_common.sealing.identity import Identity
-from wardround_common.study import Study, read_study
+from wardround_common.study import Study, read_study, study_key
 from wardround_server import show
 from wardround_server.demo import classic
 from wardround_server.publish import to_json
+from wardround_server.result import StudyResult
 from wardround_server.shipped import shipped, shipped_tables
-from wardround_server.simulation import Hospital, StudyResult, run, study_key
+from wardround_server.simulation import Hospital, run
 from wardround_server.transcript import Transcript
 
 NAME = "heart-disease"

@@ -1,27 +1,21 @@
-"""Flower's Grid in one process, and a step's exchange of messages over any Grid.
+"""Flower's Grid in one process.
 
 ``LocalGrid`` hands each message to a hospital's real ClientApp, as Flower's simulation does but without
-Ray, processes or polling. This module and the client's ``link`` alone touch flwr's internals; flwr is
-pinned exactly.
+Ray, processes or polling.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
-
-from wardround_common.errors import ProtocolError
-from wardround_common.messages import FIELD, RECORD, message_type
 
 
 class LocalGrid(Grid):
@@ -90,52 +84,3 @@ class LocalGrid(Grid):
     def close(self) -> None:
         """Stop the hospitals' threads; what they compute is finished first."""
         self._pool.shutdown(cancel_futures=True)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How a Grid is polled, in seconds."""
-
-    first_s: float = 0.002
-    most_s: float = 0.25
-    deadline_s: float = 600.0
-
-
-Address = tuple[str, int]  # an action, and the node that is to act
-
-
-def exchange(grid: Grid, bodies: Mapping[Address, bytes], timing: Timing = Timing()) -> dict[Address, bytes]:
-    """Send each node its body under its action; return the replies' bodies by the same addresses.
-
-    Raises ProtocolError for a reply of another form, or when a node has not replied by the deadline.
-    """
-    messages = [
-        Message(RecordDict({RECORD: ConfigRecord({FIELD: body})}), node, message_type(action))
-        for (action, node), body in bodies.items()
-    ]
-    waiting = dict(zip(grid.push_messages(messages), bodies, strict=True))
-    replies: dict[Address, bytes] = {}
-    pause, end = timing.first_s, time.monotonic() + timing.deadline_s
-    while waiting:
-        for reply in grid.pull_messages(list(waiting)):
-            address = waiting.pop(reply.metadata.reply_to_message_id, None)
-            if address is None or address[1] != reply.metadata.src_node_id:
-                raise ProtocolError("a reply comes from another node than was asked")
-            replies[address] = _body(reply)
-        if waiting and time.monotonic() > end:
-            late = {node for _, node in waiting.values()}
-            raise ProtocolError(f"{len(late)} hospitals did not answer within {timing.deadline_s:g} s")
-        if waiting:
-            time.sleep(pause)
-            pause = min(2 * pause, timing.most_s)
-    return replies
-
-
-def _body(reply: Message) -> bytes:
-    if reply.has_error():
-        raise ProtocolError(f"a hospital's app failed (Flower's error code {reply.error.code})")
-    record = reply.content.get(RECORD)
-    body = record.get(FIELD) if isinstance(record, ConfigRecord) else None
-    if not isinstance(body, bytes):
-        raise ProtocolError("a hospital's reply has another form")
-    return body

@@ -1,0 +1,231 @@
+"""A hospital's home: one folder with its configuration, policy, keys and databases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP384R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from pydantic import Field
+
+from wardround_client.gate import Policy, read_policy
+from wardround_client.store import NodeStore
+from wardround_common.enrolment import check_name
+from wardround_common.errors import ProtocolError, WardroundError
+from wardround_common.files import read_private, write_file, write_private
+from wardround_common.home import Address, Name, Part, find_home, make_folders, read_toml, toml_text
+from wardround_common.sealing.identity import Identity
+
+K = TypeVar("K")
+
+
+class HospitalPart(Part):
+    """`[hospital]`."""
+
+    name: Name
+
+
+class DataPart(Part):
+    """`[data]`: the table that studies read, unless `[data.studies]` names another for one of them."""
+
+    table: str | None = None
+    studies: dict[str, str] = Field(default_factory=dict)
+
+
+class NetworkPart(Part):
+    """`[network]`: a proxy to go out by (else HTTPS_PROXY), and the CA of a TLS-inspecting one."""
+
+    proxy: str | None = None
+    inspection_ca: str | None = None
+
+
+class HospitalConfig(Part):
+    """config.toml of a hospital."""
+
+    hospital: HospitalPart
+    data: DataPart = DataPart()
+    network: NetworkPart = NetworkPart()
+
+
+class CoordinatorPart(Part):
+    """coordinator.toml, which `join` writes: whom this hospital belongs to."""
+
+    name: str
+    address: Address
+
+
+class HospitalHome:
+    """Paths and contents of a home. Everything is read when asked for, and an error names its file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path | None) -> HospitalHome:
+        """Return the home at ``path`` or where it usually is. WardroundError if no hospital lives there."""
+        home = cls(find_home(path))
+        if not home.config_file.exists():
+            raise WardroundError(
+                f"{home.path}: no hospital's home; make one with `wardround hospital init --name NAME`, or give "
+                "its folder with --home or WARDROUND_HOME"
+            )
+        return home
+
+    @property
+    def config_file(self) -> Path:
+        """config.toml."""
+        return self.path / "config.toml"
+
+    @property
+    def policy_file(self) -> Path:
+        """policy.toml."""
+        return self.path / "policy.toml"
+
+    @property
+    def coordinator_file(self) -> Path:
+        """coordinator.toml, there once this hospital has joined."""
+        return self.path / "coordinator.toml"
+
+    @property
+    def node_key_file(self) -> Path:
+        """The key with which the node logs in to Flower."""
+        return self.path / "keys" / "node.key"
+
+    @property
+    def identity_file(self) -> Path:
+        """The key with which the hospital signs."""
+        return self.path / "keys" / "identity.key"
+
+    @property
+    def ca_file(self) -> Path:
+        """The coordinator's CA, the only one that is trusted."""
+        return self.path / "keys" / "coordinator-ca.crt"
+
+    @property
+    def status_file(self) -> Path:
+        """What the running node last said of itself."""
+        return self.path / "status.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the running node."""
+        return self.path / "node.lock"
+
+    def snapshot_file(self, digest: bytes) -> Path:
+        """The cohort of an approved study."""
+        return self.path / "cohorts" / f"{digest.hex()}.npz"
+
+    @cached_property
+    def config(self) -> HospitalConfig:
+        """The configuration."""
+        return read_toml(self.config_file, HospitalConfig, "deploy/samples/hospital-advanced.toml")
+
+    @property
+    def name(self) -> str:
+        """The hospital's name."""
+        return self.config.hospital.name
+
+    @property
+    def policy(self) -> Policy:
+        """The hospital's floors; the defaults where there is no policy.toml."""
+        return read_policy(self.policy_file) if self.policy_file.exists() else Policy()
+
+    @cached_property
+    def coordinator(self) -> CoordinatorPart:
+        """Whom this hospital belongs to. WardroundError before it has joined."""
+        if not self.coordinator_file.exists():
+            raise WardroundError(
+                f"{self.path}: this hospital has not joined a network; ask the coordinator for an invitation, "
+                "then: wardround hospital join FILE"
+            )
+        return read_toml(self.coordinator_file, CoordinatorPart, "what `wardround hospital join` writes")
+
+    @cached_property
+    def store(self) -> NodeStore:
+        """node.db, which only its owner may read."""
+        path = self.path / "node.db"
+        if path.exists() and path.stat().st_mode & 0o077:
+            raise WardroundError(f"{path}: others on this machine can read it; chmod 600 {path}")
+        return NodeStore(path)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """The signing key."""
+        return _key(self.identity_file, Identity.from_pem)
+
+    @cached_property
+    def node_key(self) -> EllipticCurvePrivateKey:
+        """Flower's key."""
+        return _key(self.node_key_file, _node_key)
+
+    def make_keys(self) -> None:
+        """Make the keys that are not there yet; a key is never replaced."""
+        if not self.identity_file.exists():
+            write_private(self.identity_file, Identity.generate().to_pem())
+        if not self.node_key_file.exists():
+            key = generate_private_key(SECP384R1())
+            write_private(
+                self.node_key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            )
+
+    def table_of(self, study: str) -> Path:
+        """Return the file that a study reads. WardroundError if the configuration names none."""
+        data = self.config.data
+        named = data.studies.get(study, data.table)
+        if named is None:
+            raise WardroundError(
+                f'{self.config_file}: no table for `{study}`; write table = "FILE" under [data], or give --table FILE'
+            )
+        return self.path / named
+
+    def write_coordinator(self, name: str, address: str, ca_pem: str) -> None:
+        """Note whom this hospital belongs to, and the CA that it trusts from now on."""
+        write_private(self.ca_file, ca_pem.encode())
+        write_file(self.coordinator_file, f"name = {toml_text(name)}\naddress = {toml_text(address)}\n")
+
+
+def make_home(path: Path, name: str, table: Path | None) -> HospitalHome:
+    """Make a hospital's home. WardroundError if there is one already, or the name is no name."""
+    check_name(name)
+    home = HospitalHome(path)
+    if home.config_file.exists():
+        raise WardroundError(f"{path}: there is a home already; leave it as it is, or choose another folder")
+    make_folders(path, "logs")
+    lines = ["[hospital]", f"name = {toml_text(name)}", "", "[data]"]
+    if table is None:
+        lines.append('# table = "patients.csv"            # the CSV or Parquet file that studies read')
+    else:
+        lines.append(f"table = {toml_text(os.path.abspath(table))}")  # noqa: PTH100 (the link itself is meant)
+    write_file(home.config_file, "\n".join([*lines, ""]))
+    home.make_keys()
+    return home
+
+
+def _key(path: Path, load: Callable[[bytes], K]) -> K:
+    try:
+        return load(read_private(path))
+    except ProtocolError as error:
+        raise WardroundError(f"{path}: {error}; restore it from your back-up") from None
+
+
+def _node_key(pem: bytes) -> EllipticCurvePrivateKey:
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError):
+        raise ProtocolError("the node's key is not a PEM private key") from None
+    if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP384R1):
+        raise ProtocolError("the node's key is not an ECDSA key on P-384")
+    return key

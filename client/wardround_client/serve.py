@@ -1,0 +1,148 @@
+"""The hospital's node: one process that stays, asks its coordinator for messages, and answers them itself.
+
+It opens connections outwards only. Whatever goes wrong on the way is tried again, quickly first and then
+at most every few seconds; what a person has to put right is said in the log and in `hospital status`, and
+the node goes on trying. Messages are answered one after another.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from wardround_client.app import Node, client_app
+from wardround_client.approval import take_up
+from wardround_client.home import HospitalHome
+from wardround_client.link import HEARTBEAT_S, AlreadyOnline, Link, NotAdmitted, RunOver, Unreachable
+from wardround_client.tls import of_home
+from wardround_common.errors import LinkError
+from wardround_common.home import LOG, locked, read_status, write_status
+from wardround_common.messages import FIELD, RECORD, Refusal
+from wardround_common.wire import encode
+
+_SOON_S, _SELDOM_S = 0.2, 5.0  # between tries
+_POLL_S, _IDLE_S = 0.005, 1.0  # between looks for a message, shortly after one and long after
+
+
+class NodeProcess:
+    """A node that runs until ``stop`` is set."""
+
+    def __init__(self, home: HospitalHome, stop: threading.Event) -> None:
+        self._home, self._stop = home, stop
+        self._log = logging.getLogger(LOG)
+        self._app: ClientApp = client_app(Node(home.store, lambda record: take_up(home, record)))
+        coordinator = home.coordinator
+        self._coordinator = coordinator.address
+        if home.config.network.proxy is not None:
+            os.environ["HTTPS_PROXY"] = home.config.network.proxy  # where httpx looks for it
+        # two connections, since a heartbeat must not wait behind a large reply
+        self._link = Link(coordinator.address, of_home(home), home.node_key)
+        self._said = ""
+        self._status: dict[str, object] = {
+            "hospital": home.name,
+            "coordinator": coordinator.address,
+            "version": version("wardround"),
+            "pid": os.getpid(),
+            "node_id": read_status(home.status_file).get("node_id"),
+            "state": "starting",
+        }
+
+    def run(self) -> None:
+        """Answer messages until it is time to stop."""
+        with locked(self._home.lock_file, "this hospital's node"):
+            self._log.info("node of `%s`: coordinator %s", self._home.name, self._coordinator)
+            heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+            try:
+                if self._patiently(self._activate):
+                    heart.start()
+                    self._answer()
+            finally:
+                self._stop.set()
+                self._tell("stopped")
+                self._link.close()
+            self._log.info("node stopped")
+
+    def _activate(self) -> None:
+        known = self._status["node_id"]
+        self._status["node_id"] = self._link.activate(known if isinstance(known, int) else None)
+        self._tell("online")
+
+    def _answer(self) -> None:
+        last = time.monotonic()
+        while not self._stop.is_set():
+            message: list[Message | None] = []
+            if not self._patiently(lambda: message.append(self._link.receive())):  # noqa: B023 (called at once)
+                return
+            if not message or message[-1] is None:
+                idle = time.monotonic() - last
+                self._stop.wait(min(max(_POLL_S, idle / 8), _IDLE_S))
+                continue
+            self._reply(message[-1])
+            last = time.monotonic()
+
+    def _reply(self, message: Message) -> None:
+        begun = time.monotonic()
+        context = Context(message.metadata.run_id, self._link.node_id, {}, RecordDict(), {})
+        try:
+            reply = self._app(message, context)
+        except Exception:  # noqa: BLE001 (a fault of the program: the node goes on, and the coordinator is told)
+            self._log.exception("a message could not be answered")
+            trouble = ConfigRecord({FIELD: encode(Refusal("trouble"))})
+            reply = Message(RecordDict({RECORD: trouble}), reply_to=message)
+        self._patiently(lambda: self._link.reply(reply, time.monotonic() - begun))
+
+    def _patiently(self, act: Callable[[], object]) -> bool:
+        """Act until it works; False if it is time to stop. What is no longer wanted counts as done."""
+        pause = _SOON_S
+        while not self._stop.is_set():
+            try:
+                if self._status["state"] != "online" and self._link.node_id:
+                    self._come_back()
+                act()
+                return True
+            except RunOver as error:
+                self._log.info("%s", error)
+                return True
+            except (Unreachable, AlreadyOnline) as error:
+                self._tell("waiting", str(error))
+                self._stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 (spreads many nodes' tries)
+                pause = min(2 * pause, _SELDOM_S if isinstance(error, Unreachable) else 1.0)
+            except LinkError as error:
+                self._tell("refused", str(error))
+                self._stop.wait(_SELDOM_S)
+        return False
+
+    def _come_back(self) -> None:
+        """After trouble, be online at once; a coordinator that knows this key under a new number tells it."""
+        try:
+            self._link.heartbeat()
+        except NotAdmitted:
+            self._activate()
+        self._tell("online")
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S * random.uniform(0.7, 0.8)):  # noqa: S311 (spreads many nodes')
+            try:
+                self._link.heartbeat()
+                self._status["heartbeat"] = time.time()
+                self._tell("online")
+            except NotAdmitted as error:
+                self._tell("refused", str(error))
+            except LinkError as error:
+                self._log.debug("%s", error)
+
+    def _tell(self, state: str, why: str = "") -> None:
+        """Note how things stand; log what is new."""
+        self._status |= {"state": state, "why": why, "at": time.time()}
+        write_status(self._home.status_file, dict(self._status))
+        if (said := f"{state} {why}".strip()) != self._said:
+            self._log.log(logging.WARNING if why else logging.INFO, "%s", said)
+            self._said = said

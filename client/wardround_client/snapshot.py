@@ -1,0 +1,64 @@
+"""The cohort as it was when a study was approved, kept in the hospital's home until the study is left.
+
+A node that is started again computes from the same rows, whatever happened to its tables meanwhile; so a
+resumed study ends with the same bits. Arrays only (no pickle), in a file that its owner alone can read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from wardround_common.cohort import Cohort, Flow, RowKeys
+from wardround_common.dictionary import Dictionary
+from wardround_common.errors import WardroundError
+from wardround_common.files import read_private, write_private
+
+_MOST = 64 << 30
+
+
+def write_snapshot(path: Path, cohort: Cohort) -> None:
+    """Keep a cohort. WardroundError where it can't be written."""
+    flow = cohort.flow
+    about = {
+        "rows": cohort.rows,
+        "flow": [flow.read, flow.not_in_cohort, flow.out_of_range],
+        "variables": {name: list(counts) for name, counts in flow.variables.items()},
+    }
+    arrays = {f"column:{name}": column for name, column in cohort.columns.items()}
+    if cohort.held_out is not None:
+        arrays["held_out"] = cohort.held_out
+    written = io.BytesIO()
+    np.savez(
+        written, allow_pickle=False, about=np.array(json.dumps(about)), keys=cohort.keys.values, **arrays
+    )
+    write_private(path, written.getvalue())
+
+
+def read_snapshot(path: Path, dictionary: Dictionary) -> Cohort:
+    """Take up a cohort that ``write_snapshot`` kept. WardroundError if it is none of this dictionary's."""
+    content = read_private(path, _MOST)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+            about = json.loads(str(kept["about"]))
+            rows = int(about["rows"])
+            columns = {name: kept[f"column:{name}"] for name in dictionary}
+            keys = kept["keys"]
+            held_out = kept["held_out"] if "held_out" in kept else None
+            counts = {name: tuple(map(int, about["variables"][name])) for name in dictionary}
+            read, not_in_cohort, out_of_range = map(int, about["flow"])
+        whole = all(column.shape == (rows,) for column in (*columns.values(), keys))
+        if not whole or keys.dtype != np.uint64 or (held_out is not None and held_out.dtype != np.bool_):
+            raise ValueError
+        flow = Flow(
+            read, not_in_cohort, out_of_range, {n: (a, b, c, d) for n, (a, b, c, d) in counts.items()}
+        )
+    except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile):
+        raise WardroundError(
+            f"{path}: this is no cohort of the study; approve the study once more: wardround hospital approve --again"
+        ) from None
+    return Cohort(dictionary, columns, rows, RowKeys.known(keys), held_out, flow)

@@ -1,0 +1,192 @@
+"""How messages go to nodes and back: over any Grid by its public methods, over Flower's own in few requests.
+
+Flower's HttpGrid fetches each of a reply's three objects, waits a second where one is still being
+uploaded, and sleeps three between polls. ``NetworkPost`` speaks the same Runtime API through the grid's
+own client: one request for all replies that are there, one for each body.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app.message.message import remove_content_from_message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ObjectTree,
+    PullObjectRequest,
+    PushObjectRequest,
+)
+from flwr.proto.runtime_pb2 import GetNodesRequest, PullAppMessagesRequest, PushAppMessagesRequest
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.superlink.grid import HttpGrid
+
+from wardround_common.errors import ProtocolError
+from wardround_common.messages import FIELD, RECORD, message_type
+
+_UPLOAD_S = 30.0  # a reply's body follows its envelope; longer than this, and it is asked for again
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Letter:
+    """What came back for a message: a body, or None where Flower says that there will be none."""
+
+    message_id: str
+    node: int
+    body: bytes | None
+
+
+class Post(Protocol):
+    """How messages go to nodes and back."""
+
+    def send(self, action: str, bodies: Mapping[int, bytes]) -> dict[int, str]:
+        """Send each node its body; return the messages' ids by node."""
+
+    def collect(self, message_ids: Sequence[str]) -> list[Letter]:
+        """Return what came back for these messages since the last call."""
+
+    def nodes(self) -> dict[int, float]:
+        """Return the nodes that are online, with when each came (unix seconds; 0 where that is not known)."""
+
+
+def post(grid: Grid) -> Post:
+    """Return the way that suits a Grid."""
+    return NetworkPost(grid) if isinstance(grid, HttpGrid) else GridPost(grid)
+
+
+def _messages(action: str, bodies: Mapping[int, bytes]) -> list[Message]:
+    # one record for all nodes that are sent the same, so that Flower stores and hashes it once
+    records: dict[int, RecordDict] = {}
+    for body in bodies.values():
+        if id(body) not in records:
+            records[id(body)] = RecordDict({RECORD: ConfigRecord({FIELD: body})})
+    return [Message(records[id(body)], node, message_type(action)) for node, body in bodies.items()]
+
+
+class GridPost:
+    """Over any Grid, by its public methods."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def send(self, action: str, bodies: Mapping[int, bytes]) -> dict[int, str]:
+        """Send each node its body."""
+        return dict(zip(bodies, self._grid.push_messages(_messages(action, bodies)), strict=True))
+
+    def collect(self, message_ids: Sequence[str]) -> list[Letter]:
+        """Return what came back."""
+        return [
+            Letter(
+                reply.metadata.reply_to_message_id,
+                reply.metadata.src_node_id,
+                None if reply.has_error() else _body(reply.content.get(RECORD)),
+            )
+            for reply in self._grid.pull_messages(message_ids)
+        ]
+
+    def nodes(self) -> dict[int, float]:
+        """Return the nodes."""
+        return dict.fromkeys(self._grid.get_node_ids(), 0.0)
+
+
+class NetworkPost:
+    """Over Flower's Runtime API."""
+
+    def __init__(self, grid: HttpGrid) -> None:
+        self._client = grid._runtime_client
+        self._node = grid.node
+        self._run = grid.run.run_id
+        self._pool = ThreadPoolExecutor(_THREADS, "post")
+
+    def send(self, action: str, bodies: Mapping[int, bytes]) -> dict[int, str]:
+        """Send each node its body; a body that several get is uploaded once."""
+        messages = _messages(action, bodies)
+        with no_object_id_recompute():
+            for message in messages:
+                message.metadata.__dict__["_message_id"] = message.object_id
+            wanted = self._client.PushMessages(
+                PushAppMessagesRequest(
+                    messages_list=[message_to_proto(remove_content_from_message(one)) for one in messages],
+                    message_object_trees=[get_object_tree(one) for one in messages],
+                )
+            )
+            objects = {
+                name: one for message in messages for name, one in get_all_nested_objects(message).items()
+            }
+            # the innermost last: a node that has it confirms, and Flower forgets the message
+            for name in sorted(
+                wanted.objects_to_push, key=lambda one: isinstance(objects[one], ConfigRecord)
+            ):
+                request = PushObjectRequest(
+                    node=self._node,
+                    run_id=self._run,
+                    session_id=wanted.session_id,
+                    object_id=name,
+                    object_content=objects[name].deflate(),
+                )
+                if not self._client.PushObject(request).stored:
+                    raise ProtocolError("Flower's SuperLink did not keep a message")
+        return dict(zip(bodies, wanted.message_ids, strict=True))
+
+    def collect(self, message_ids: Sequence[str]) -> list[Letter]:
+        """Return what came back; the bodies are fetched side by side."""
+        pulled = self._client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        return list(self._pool.map(self._letter, pulled.messages_list, pulled.message_object_trees))
+
+    def _letter(self, proto: Any, tree: ObjectTree) -> Letter:
+        reply = message_from_proto(proto)
+        about = reply.metadata
+        body = None if reply.has_error() else self._fetch(tree)
+        done = ConfirmMessageReceivedRequest(
+            node=self._node, run_id=self._run, message_object_id=about.message_id
+        )
+        if not reply.has_error():
+            self._client.ConfirmMessageReceived(done)
+        return Letter(about.reply_to_message_id, about.src_node_id, body)
+
+    def _fetch(self, tree: ObjectTree) -> bytes | None:
+        """Return the body of a reply; None if its sender never finished uploading it."""
+        while tree.children:
+            tree = tree.children[0]
+        request = PullObjectRequest(node=self._node, run_id=self._run, object_id=tree.object_id)
+        end, pause = time.monotonic() + _UPLOAD_S, 0.002
+        while time.monotonic() < end:
+            found = self._client.PullObject(request)
+            if not found.object_found:
+                return None
+            if found.object_available:
+                return _body(_inflated(found.object_content))
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+        return None
+
+    def nodes(self) -> dict[int, float]:
+        """Return the nodes that are online, with when each came."""
+        found = self._client.GetNodes(GetNodesRequest()).nodes
+        return {node.node_id: datetime.fromisoformat(node.last_activated_at).timestamp() for node in found}
+
+
+def _inflated(content: bytes) -> object:
+    try:
+        return ConfigRecord.inflate(content)
+    except Exception:  # noqa: BLE001 (whatever Flower's decoder stumbles over, the reply is not ours)
+        return None
+
+
+def _body(record: object) -> bytes:
+    body = record.get(FIELD) if isinstance(record, ConfigRecord) else None
+    if not isinstance(body, bytes):
+        raise ProtocolError("a hospital's reply has another form")
+    return body
