@@ -18,7 +18,7 @@ from flwr.app import Context, RecordDict
 from wardround_client.app import Node, client_app
 from wardround_client.gate import Policy
 from wardround_client.reader import read
-from wardround_client.session import Session
+from wardround_client.session import Session, approve_study
 from wardround_client.sources import of_frame
 from wardround_client.store import NodeStore
 from wardround_common.analyses.evaluate import Evaluation
@@ -28,13 +28,12 @@ from wardround_common.plan import Findings, study_program
 from wardround_common.program import Asked
 from wardround_common.query import Contribution, Frame, Layout, Sum, open_sum
 from wardround_common.sealing.identity import Identity
-from wardround_common.study import Study, parse_study
+from wardround_common.study import Study, parse_study, study_key
 from wardround_common.typing import Ints
 from wardround_server.app import server_app
 from wardround_server.conductor import Observer
 from wardround_server.grid import LocalGrid
 from wardround_server.publish import publish
-from wardround_server.simulation import study_key
 from wardround_server.strategies import flower
 from wardround_server.transcript import Transcript
 
@@ -149,7 +148,9 @@ def cohort_of(study: Study, table: pd.DataFrame, name: str = "pooled") -> Cohort
 
 def session_of(study: Study, name: str, cohort: Cohort, store: NodeStore | None = None) -> Session:
     """Return a hospital's session with new keys and a policy that asks just what the study promises."""
-    return Session(name, Identity.generate(), Policy.of(study), store or NodeStore(), study, cohort)
+    kept, identity = store or NodeStore(), Identity.generate()
+    approve_study(kept, identity, study)
+    return Session(name, identity, Policy.of(study), kept, study, cohort)
 
 
 def federate(

@@ -100,14 +100,14 @@ def serve_command(
     Example:
       wardround hospital serve --home /srv/wardround
     """
-    from wardround_client.serve import NodeProcess
+    from wardround_client.serve import NodeProcess, hospital_app
 
     opened = HospitalHome.open(home)
     open_log(opened.path / "logs" / "node.log", quiet=quiet)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    NodeProcess(opened, stop).run()
+    NodeProcess(opened, hospital_app(opened), stop).run()
 
 
 @hospital.command("status")

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from hashlib import sha256
 from time import monotonic, sleep, time
 from typing import TypeVar
 
@@ -37,7 +38,7 @@ from flwr.proto.message_pb2 import (
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
+    _get_computed_object_ids,
     get_object_tree,
     no_object_id_recompute,
 )
@@ -46,8 +47,9 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from wardround_common.enrolment import PROTOCOL, PROTOCOL_HEADER
+from wardround_common.envelope import unwrapped, wrapped
 from wardround_common.errors import LinkError, ProtocolError
-from wardround_common.messages import RECORD
+from wardround_common.messages import FIELD, RECORD
 
 HEARTBEAT_S = 10.0  # the shortest that Flower accepts; it takes a node for gone after two
 MOST_BYTES = 256 << 20  # of one response; a forest's largest step is 64 MiB
@@ -72,6 +74,36 @@ class AlreadyOnline(LinkError):
 
 class RunOver(LinkError):
     """The run that a message belonged to has ended, so nobody waits for its reply."""
+
+
+class Reply:
+    """A reply as it is sent: its envelope, and its body in Flower's form, held once.
+
+    ``seconds`` is how long its making took.
+    """
+
+    def __init__(self, message: Message, seconds: float) -> None:
+        record = message.content[RECORD]
+        body = record[FIELD] if isinstance(record, ConfigRecord) else b""
+        self.content = wrapped(body if isinstance(body, bytes) else b"")
+        self.leaf = sha256(self.content).hexdigest()
+        self.run_id = message.metadata.run_id
+        with no_object_id_recompute():
+            # Flower would make the innermost object anew each time that it needs this
+            record.__dict__["_object_id"] = self.leaf
+            _get_computed_object_ids().add(self.leaf)
+            message.metadata.__dict__["_message_id"] = message.object_id
+            self._tree = get_object_tree(message)
+        self._proto, self._seconds = message_to_proto(remove_content_from_message(message)), seconds
+
+    def envelope(self, node: Node) -> PushMessagesRequest:
+        """Return the request that announces it."""
+        return PushMessagesRequest(
+            node=node,
+            messages_list=[self._proto],
+            message_object_trees=[self._tree],
+            clientapp_runtime_list=[self._seconds],
+        )
 
 
 class Link:
@@ -129,10 +161,9 @@ class Link:
         envelope = message_from_proto(pulled.messages_list[0])
         leaf = _leaf(pulled.message_object_trees[0])
         run = envelope.metadata.run_id
-        content = self._fetch(run, leaf)
         try:
-            record = ConfigRecord.inflate(content)
-        except Exception:  # noqa: BLE001 (whatever Flower's decoder stumbles over, the message is not ours)
+            record = ConfigRecord({FIELD: bytes(unwrapped(self._fetch(run, leaf)))})
+        except ProtocolError:  # the ClientApp says so, as for any message that is not ours
             record = ConfigRecord()
         done = ConfirmMessageReceivedRequest(
             node=self._node, run_id=run, message_object_id=envelope.metadata.message_id
@@ -154,30 +185,20 @@ class Link:
             sleep(pause)
             pause = min(2 * pause, 0.1)
 
-    def reply(self, message: Message, seconds: float) -> None:
-        """Push a reply, whole; ``seconds`` is how long its making took. May be called again after Unreachable."""
-        with no_object_id_recompute():
-            message.metadata.__dict__["_message_id"] = message.object_id
-            tree = get_object_tree(message)
-            request = PushMessagesRequest(
+    def reply(self, reply: Reply) -> None:
+        """Push a reply, whole. May be called again after Unreachable."""
+        wanted = self._call(lambda: self._client.PushMessages(reply.envelope(self._node)))
+        # the coordinator reads the innermost object only
+        if reply.leaf in wanted.objects_to_push:
+            request = PushObjectRequest(
                 node=self._node,
-                messages_list=[message_to_proto(remove_content_from_message(message))],
-                message_object_trees=[tree],
-                clientapp_runtime_list=[seconds],
+                run_id=reply.run_id,
+                session_id=wanted.session_id,
+                object_id=reply.leaf,
+                object_content=reply.content,
             )
-            wanted = self._call(lambda: self._client.PushMessages(request))
-            # the coordinator reads the innermost object only, and forgets the message as soon as it has it
-            name = _leaf(tree)
-            content = get_all_nested_objects(message)[name].deflate()
-        if name in wanted.objects_to_push:
-            self._push(message.metadata.run_id, wanted.session_id, name, content)
-
-    def _push(self, run: int, session: str, name: str, content: bytes) -> None:
-        request = PushObjectRequest(
-            node=self._node, run_id=run, session_id=session, object_id=name, object_content=content
-        )
-        if not self._call(lambda: self._client.PushObject(request)).stored:
-            raise Unreachable(f"{self._address}: a part of a reply was not kept")
+            if not self._call(lambda: self._client.PushObject(request)).stored:
+                raise Unreachable(f"{self._address}: a part of a reply was not kept")
 
     def close(self, *, say_so: bool = True) -> None:
         """Close the connection; ``say_so`` tells the coordinator first, where it can be reached."""

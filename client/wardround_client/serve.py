@@ -13,7 +13,9 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
+from typing import TypeVar
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -21,7 +23,7 @@ from flwr.clientapp import ClientApp
 from wardround_client.app import Node, client_app
 from wardround_client.approval import take_up
 from wardround_client.home import HospitalHome
-from wardround_client.link import HEARTBEAT_S, AlreadyOnline, Link, NotAdmitted, RunOver, Unreachable
+from wardround_client.link import HEARTBEAT_S, AlreadyOnline, Link, NotAdmitted, Reply, RunOver, Unreachable
 from wardround_client.tls import of_home
 from wardround_common.errors import LinkError
 from wardround_common.home import LOG, locked, read_status, write_status
@@ -29,21 +31,27 @@ from wardround_common.messages import FIELD, RECORD, Refusal
 from wardround_common.wire import encode
 
 _SOON_S, _SELDOM_S = 0.2, 5.0  # between tries
-_POLL_S, _IDLE_S = 0.005, 1.0  # between looks for a message, shortly after one and long after
+_POLL_S, _IDLE_S = 0.02, 1.0  # between looks for a message, shortly after one and long after
+
+T = TypeVar("T")
+
+
+def hospital_app(home: HospitalHome) -> ClientApp:
+    """Return the ClientApp that answers for a hospital's home."""
+    return client_app(Node(home.store, lambda record: take_up(home, record)))
 
 
 class NodeProcess:
-    """A node that runs until ``stop`` is set."""
+    """A node that answers with ``app`` until ``stop`` is set."""
 
-    def __init__(self, home: HospitalHome, stop: threading.Event) -> None:
-        self._home, self._stop = home, stop
+    def __init__(self, home: HospitalHome, app: ClientApp, stop: threading.Event) -> None:
+        self._home, self._app, self._stop = home, app, stop
         self._log = logging.getLogger(LOG)
-        self._app: ClientApp = client_app(Node(home.store, lambda record: take_up(home, record)))
         coordinator = home.coordinator
         self._coordinator = coordinator.address
         if home.config.network.proxy is not None:
             os.environ["HTTPS_PROXY"] = home.config.network.proxy  # where httpx looks for it
-        # two connections, since a heartbeat must not wait behind a large reply
+        # its HTTP client keeps several connections, so a heartbeat does not wait behind a large reply
         self._link = Link(coordinator.address, of_home(home), home.node_key)
         self._said = ""
         self._status: dict[str, object] = {
@@ -61,7 +69,7 @@ class NodeProcess:
             self._log.info("node of `%s`: coordinator %s", self._home.name, self._coordinator)
             heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
             try:
-                if self._patiently(self._activate):
+                if self._patiently(self._activate) is not None:
                     heart.start()
                     self._answer()
             finally:
@@ -70,25 +78,27 @@ class NodeProcess:
                 self._link.close()
             self._log.info("node stopped")
 
-    def _activate(self) -> None:
+    def _activate(self) -> int:
         known = self._status["node_id"]
-        self._status["node_id"] = self._link.activate(known if isinstance(known, int) else None)
+        self._status["node_id"] = found = self._link.activate(known if isinstance(known, int) else None)
         self._tell("online")
+        return found
 
     def _answer(self) -> None:
         last = time.monotonic()
         while not self._stop.is_set():
-            message: list[Message | None] = []
-            if not self._patiently(lambda: message.append(self._link.receive())):  # noqa: B023 (called at once)
-                return
-            if not message or message[-1] is None:
-                idle = time.monotonic() - last
-                self._stop.wait(min(max(_POLL_S, idle / 8), _IDLE_S))
+            message = self._patiently(self._link.receive)
+            if message is None:
+                self._stop.wait(min(max(_POLL_S, (time.monotonic() - last) / 4), _IDLE_S))
                 continue
-            self._reply(message[-1])
+            reply = self._reply(message)
+            del message  # a large one should not stay while its reply is sent
+            self._patiently(partial(self._link.reply, reply))
+            del reply
             last = time.monotonic()
+            self._stop.wait(_POLL_S)
 
-    def _reply(self, message: Message) -> None:
+    def _reply(self, message: Message) -> Reply:
         begun = time.monotonic()
         context = Context(message.metadata.run_id, self._link.node_id, {}, RecordDict(), {})
         try:
@@ -97,28 +107,28 @@ class NodeProcess:
             self._log.exception("a message could not be answered")
             trouble = ConfigRecord({FIELD: encode(Refusal("trouble"))})
             reply = Message(RecordDict({RECORD: trouble}), reply_to=message)
-        self._patiently(lambda: self._link.reply(reply, time.monotonic() - begun))
+        return Reply(reply, time.monotonic() - begun)
 
-    def _patiently(self, act: Callable[[], object]) -> bool:
-        """Act until it works; False if it is time to stop. What is no longer wanted counts as done."""
+    def _patiently(self, act: Callable[[], T]) -> T | None:
+        """Act until it works; return None if it is time to stop, or if it is no longer wanted."""
         pause = _SOON_S
         while not self._stop.is_set():
             try:
                 if self._status["state"] != "online" and self._link.node_id:
                     self._come_back()
-                act()
-                return True
+                return act()
             except RunOver as error:
                 self._log.info("%s", error)
-                return True
+                return None
             except (Unreachable, AlreadyOnline) as error:
                 self._tell("waiting", str(error))
                 self._stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 (spreads many nodes' tries)
                 pause = min(2 * pause, _SELDOM_S if isinstance(error, Unreachable) else 1.0)
             except LinkError as error:
                 self._tell("refused", str(error))
-                self._stop.wait(_SELDOM_S)
-        return False
+                self._stop.wait(pause)
+                pause = min(2 * pause, _SELDOM_S)
+        return None
 
     def _come_back(self) -> None:
         """After trouble, be online at once; a coordinator that knows this key under a new number tells it."""

@@ -32,19 +32,19 @@ from wardround_common.sealing.roster import APPROVAL, Member, Roster
 from wardround_common.study import Study
 from wardround_common.typing import Ints, Words
 from wardround_common.wire import encode
-from wardround_server.grid import Address, Late, Patience, exchange
+from wardround_server.grid import Address, Late, Patience, Post, exchange, post
 from wardround_server.transcript import EpochRecord, Opening, Transcript
 
 T = TypeVar("T")
 
 
 class Federation:
-    """The members of one study on a Grid, after ``form`` gathered them."""
+    """The members of one study, after ``form`` gathered them."""
 
     def __init__(
-        self, grid: Grid, roster: Roster, nodes: Mapping[str, int], patience: Patience = Patience()
+        self, way: Post, roster: Roster, nodes: Mapping[str, int], patience: Patience = Patience()
     ) -> None:
-        self._grid, self._roster, self._nodes, self._patience = grid, roster, nodes, patience
+        self._way, self._roster, self._nodes, self._patience = way, roster, nodes, patience
         self._names = {node: name for name, node in nodes.items()}
         self._signatures: tuple[bytes, ...] = ()
         self._epoch: Epoch | None = None
@@ -97,7 +97,7 @@ class Federation:
         return sums
 
     def _talk(self, bodies: Mapping[Address, bytes], expected: type[T]) -> dict[Address, T]:
-        return talk(self._grid, bodies, expected, self._names, self._patience)
+        return talk(self._way, bodies, expected, self._names, self._patience)
 
     def statements(self, analyses: Sequence[str]) -> list[tuple[str, Statement]]:
         """Ask every hospital how each model does there; return what those tell whose policy allows it."""
@@ -108,7 +108,7 @@ class Federation:
                 StatementRequest(self._roster.digest, self.epoch.digest, self._signatures, analysis)
             )
             asked = {("state", node): body for node in names}
-            for (_, node), reply in sorted(exchange(self._grid, asked, self._patience).items()):
+            for (_, node), reply in sorted(exchange(self._way, asked, self._patience).items()):
                 told = MESSAGES.decode(reply, object)
                 if isinstance(told, Statement) and told.analysis == analysis:
                     found.append((names[node], told))
@@ -120,14 +120,15 @@ def form(grid: Grid, study: Study, transcript: Transcript) -> Federation:
 
     StudyError where a hospital refuses or too few can take part.
     """
-    nodes = sorted(grid.get_node_ids())
+    way = post(grid)
+    nodes = sorted(way.nodes())
     invitation = encode(Invitation(study.manifest()))
-    entries = talk(grid, {("join", node): invitation for node in nodes}, Entry, {}, Patience())
-    return agree(grid, study, transcript, {node: entry.member for (_, node), entry in entries.items()})
+    entries = talk(way, {("join", node): invitation for node in nodes}, Entry, {}, Patience())
+    return agree(way, study, transcript, {node: entry.member for (_, node), entry in entries.items()})
 
 
 def agree(
-    grid: Grid,
+    way: Post,
     study: Study,
     transcript: Transcript,
     members: Mapping[int, Member],
@@ -143,11 +144,11 @@ def agree(
     proposal = encode(RosterProposal(roster))
     names = {node: name for name, node in by_name.items()}
     asked = {("roster", by_name[name]): proposal for name in roster.names}
-    replies = talk(grid, asked, Approval, names, patience)
+    replies = talk(way, asked, Approval, names, patience)
     approvals = {name: replies["roster", by_name[name]] for name in roster.names}
     for name, approval in approvals.items():
         verify(roster.member(name).identity, approval.signature, APPROVAL, roster.digest)
-    federation = Federation(grid, roster, by_name, patience)
+    federation = Federation(way, roster, by_name, patience)
     labels = [LABEL, *(spec.label for spec in study.analyses)]
     taking_part = {
         label: tuple(name for name in roster.names if label in approvals[name].analyses) for label in labels
@@ -187,7 +188,7 @@ def _next_epoch(
 
 
 def talk(
-    grid: Grid,
+    way: Post,
     bodies: Mapping[Address, bytes],
     expected: type[T],
     names: Mapping[int, str],
@@ -195,7 +196,7 @@ def talk(
 ) -> dict[Address, T]:
     """Exchange messages and decode the replies. StudyError, naming the hospital, where one refuses or is late."""
     try:
-        replies = exchange(grid, bodies, patience)
+        replies = exchange(way, bodies, patience)
     except Late as late:
         who = listed(sorted(names.get(node, str(node)) for node in late.nodes))
         raise LateHospitals(f"{who}: no answer within {patience.deadline_s:g} s") from None

@@ -55,6 +55,8 @@ ENROL: Final = "/wardround/enrol"
 HELLO: Final = "/wardround/hello"
 _FRESH_S: Final = 1.0  # how old what is known of the registry may be
 _TRIES: Final = 30  # refused enrolments a minute
+_BODY_S: Final = 30.0  # in which a body has to come, and a second more for each ``_SLOWEST`` bytes of its limit
+_SLOWEST: Final = 64 << 10
 _HTTP: Final = {  # of refused enrolments
     "token_unknown": 401,
     "token_used": 409,
@@ -71,16 +73,26 @@ class TooLong(Exception):
     """A body is longer than its route allows."""
 
 
+class TooSlow(Exception):
+    """A body does not come."""
+
+
 class Gone(Exception):
     """The other side hung up."""
 
 
 class Gateway:
-    """The filter. ``key_header`` is the HTTP header in which a node names its key, base64 of PEM."""
+    """The filter. ``key_header`` is the HTTP header in which a node names its key, base64 of PEM.
 
-    def __init__(self, app: App, registry: Registry, name: str, key_header: str) -> None:
-        self._app, self._registry, self._name = app, registry, name
+    ``clock`` tells unix seconds.
+    """
+
+    def __init__(
+        self, app: App, registry: Registry, name: str, key_header: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._app, self._registry, self._name, self._clock = app, registry, name, clock
         self._key_header = key_header.lower().encode()
+        self._reading = asyncio.Lock()
         self._log = logging.getLogger(LOG)
         self._read_at = 0.0
         self._admitted: set[bytes] = set()
@@ -97,20 +109,24 @@ class Gateway:
             await self._serve(scope, receive, send)
         except TooLong:
             await answer(send, 413, "longer than this route allows", close=True)
+        except TooSlow:
+            await answer(send, 408, "the body did not come", close=True)
         except Gone:
             pass
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        headers = dict(scope["headers"])
-        if scope.get("query_string"):
+        # of a header that comes twice Flower reads the first, so the first is what is judged here
+        headers = dict(reversed(list(scope["headers"])))
+        # each route has one spelling: a proxy before this one may judge an escaped path otherwise
+        if scope.get("query_string") or scope.get("raw_path", path.encode()) != path.encode():
             await answer(send, 404, "there is nothing here", close=True)
         elif path == HELLO and method == "GET":
             about = {
                 "coordinator": self._name,
                 "wardround": version("wardround"),
                 "protocol": PROTOCOL,
-                "time": time.time(),
+                "time": self._clock(),
             }
             await answer(send, 200, about)
         elif path == ENROL and method == "POST":
@@ -136,8 +152,8 @@ class Gateway:
             await self._app(scope, given(body, receive), send)
 
     async def _enrol(self, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-        now = time.time()
-        self._refused = [at for at in self._refused if at > now - 60]
+        now = self._clock()
+        self._refused = [at for at in self._refused if abs(now - at) < 60]
         if len(self._refused) >= _TRIES:
             await answer(send, 429, "too many refused enrolments; wait a minute", close=True)
             return
@@ -165,7 +181,9 @@ class Gateway:
 
     async def _refresh(self) -> None:
         """Know who is admitted, a moment old at most."""
-        if time.monotonic() - self._read_at > _FRESH_S:
+        async with self._reading:  # whoever comes meanwhile waits, and is not judged by what was known before
+            if time.monotonic() - self._read_at <= _FRESH_S:
+                return
             self._read_at = time.monotonic()
             try:
                 records = await asyncio.to_thread(self._registry.hospitals)
@@ -194,6 +212,8 @@ def bodies_whole(app: App) -> App:
             body = await whole(dict(scope["headers"]), receive, _OBJECT)
         except TooLong:
             await answer(send, 413, "longer than any message", close=True)
+        except TooSlow:
+            await answer(send, 408, "the body did not come", close=True)
         except Gone:
             pass
         else:
@@ -203,10 +223,21 @@ def bodies_whole(app: App) -> App:
 
 
 async def whole(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes:
-    """Return a request's whole body. TooLong if more is announced or comes; Gone if the sender hangs up."""
+    """Return a request's whole body.
+
+    TooLong if more is announced or comes, TooSlow if it takes too long, Gone if the sender hangs up.
+    """
     announced = headers.get(b"content-length", b"0")
-    if not announced.isdigit() or int(announced) > most:
+    if not announced.isdigit() or len(announced) > 19 or int(announced) > most:
         raise TooLong
+    try:
+        async with asyncio.timeout(_BODY_S + most / _SLOWEST):
+            return await _read(receive, most)
+    except TimeoutError:
+        raise TooSlow from None
+
+
+async def _read(receive: Receive, most: int) -> bytes:
     parts, size, more = [], 0, True
     while more:
         message = await receive()

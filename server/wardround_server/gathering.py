@@ -10,14 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.serverapp import Grid
-
 from wardround_common.errors import ProtocolError, StudyError
 from wardround_common.messages import MESSAGES, Entry, Invitation, Refusal
 from wardround_common.sealing.roster import Member
 from wardround_common.study import Study
 from wardround_common.wire import encode
-from wardround_server.grid import Late, Patience, exchange, post
+from wardround_server.grid import Late, Patience, Post, exchange
 from wardround_server.registry import HospitalRecord
 from wardround_server.transcript import Transcript
 
@@ -52,7 +50,7 @@ class _Seen:
 
 
 def gather(
-    grid: Grid,
+    way: Post,
     study: Study,
     transcript: Transcript,
     admitted: Callable[[], list[HospitalRecord]],
@@ -66,7 +64,7 @@ def gather(
     """
     opening = transcript.opening
     begun_by = None if opening is None else {member.name: member for member in opening.roster.members}
-    way, seen = post(grid), _Seen()
+    seen = _Seen()
     ready_at: float | None = None
     before, pause = None, _LOOK_S
     while True:
@@ -80,7 +78,7 @@ def gather(
         }
         seen.online = {one.name for one in here.values()}
         seen.joined = {node: one for node, one in seen.joined.items() if node in here}
-        _ask(grid, study, {node: one for node, one in here.items() if node not in seen.joined}, seen)
+        _ask(way, study, {node: one for node, one in here.items() if node not in seen.joined}, seen)
         joined = {member.name for member in seen.joined.values()}
         if begun_by is not None:
             _same(seen.joined, begun_by)
@@ -102,13 +100,13 @@ def gather(
         before = found
 
 
-def _ask(grid: Grid, study: Study, nodes: Mapping[int, HospitalRecord], seen: _Seen) -> None:
+def _ask(way: Post, study: Study, nodes: Mapping[int, HospitalRecord], seen: _Seen) -> None:
     """Invite nodes and note what they say."""
     if not nodes:
         return
     body = encode(Invitation(study.manifest()))
     try:
-        replies = exchange(grid, {("join", node): body for node in nodes}, Patience(deadline_s=_JOIN_S))
+        replies = exchange(way, {("join", node): body for node in nodes}, Patience(deadline_s=_JOIN_S))
     except Late as late:
         replies = dict(late.replies)
     for (_, node), reply in replies.items():

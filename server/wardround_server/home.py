@@ -137,7 +137,8 @@ class CoordinatorHome:
         write_file(self.server_file, certificate)
 
 
-def make_home(path: Path, name: str, address: str, listen: str | None, control_port: int) -> CoordinatorHome:
+def make_home(path: Path, name: str, address: str, listen: str | None, control_port: int, database: str = ""
+) -> CoordinatorHome:
     """Make a coordinator's home with a CA of its own. WardroundError if there is one already."""
     check_name(name)
     host, port = split_address(address)
@@ -156,6 +157,7 @@ def make_home(path: Path, name: str, address: str, listen: str | None, control_p
         f"address = {toml_text(address)}",
         f"listen = {toml_text(place)}",
         f"control_port = {control_port}",
+        *([f"database = {toml_text(database)}"] if database else []),
         "",
     ]
     write_file(home.config_file, "\n".join(lines))

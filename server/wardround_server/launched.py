@@ -19,7 +19,7 @@ from wardround_server.app import run_study
 from wardround_server.conductor import Progress
 from wardround_server.federation import LateHospitals, agree
 from wardround_server.gathering import Gathered, Terms, gather
-from wardround_server.grid import Patience
+from wardround_server.grid import Patience, post
 from wardround_server.home import CoordinatorHome
 from wardround_server.publish import published
 from wardround_server.result import Clock, StudyResult
@@ -123,10 +123,12 @@ def _conduct(grid: Grid, home: CoordinatorHome, folder: StudyFolder) -> None:
     try:
         reporter = _Reporter(folder, study)
         terms = Terms(order.quorum, order.wait_s)
-        joined = gather(grid, study, transcript, home.registry.hospitals, terms, reporter.gathered)
+        stock = any(one.stock and one.state == "admitted" for one in home.registry.hospitals())
+        way = post(grid, whole=stock)
+        joined = gather(way, study, transcript, home.registry.hospitals, terms, reporter.gathered)
         reporter.names = {node: member.name for node, member in joined.items()}
         patience = Patience(deadline_s=order.deadline_s, waiting=reporter.waiting)
-        members = agree(grid, study, transcript, joined, patience)
+        members = agree(way, study, transcript, joined, patience)
         clock = Clock(reporter.opened)
         findings = run_study(study, transcript, members, clock)
         result = StudyResult(study, published(study, transcript, findings, clock.seconds), findings)

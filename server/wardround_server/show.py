@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,16 @@ def progress(title: str, quiet: bool) -> Iterator[Observer]:
             bar.update(task, description=f"{title}: round {step.step + 1} opened ({asked})")
 
         yield observe
+
+
+@contextmanager
+def status(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show one line that changes on a terminal's stderr; yields what changes it."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda line: None
+        return
+    with Console(file=sys.stderr).status("") as shown:
+        yield shown.update
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tests.analyses.contract import cohorts, driven
 from tests.support import study_of
 from wardround_client.gate import Policy, Sealed
-from wardround_client.session import Session
+from wardround_client.session import Session, approve_study
 from wardround_client.store import NodeStore
 from wardround_common import messages as say
 from wardround_common.analyses.flow import LABEL
@@ -34,6 +34,8 @@ class Coordinator:
         self.cohorts: dict[str, Cohort] = {name: thawed(one) for name, one in cohorts(study, 4).items()}
         self.identities = {name: Identity.generate() for name in NAMES}
         self.stores = {name: NodeStore() for name in NAMES}
+        for name in NAMES:
+            approve_study(self.stores[name], self.identities[name], study)
         self.sessions = {
             name: Session(
                 name,

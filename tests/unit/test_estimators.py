@@ -36,8 +36,7 @@ from wardround_common.estimators.cells import converted
 from wardround_common.moments import MomentsQuery
 from wardround_common.program import ask
 from wardround_common.rowkey import row_keys
-from wardround_common.study import KINDS, Study
-from wardround_server.simulation import study_key
+from wardround_common.study import KINDS, Study, study_key
 
 NAMES = ["age", "chol", "bmi", "sex", "cp"]
 

@@ -39,6 +39,9 @@ def demo_command(
     out: Annotated[Path, typer.Option(help="Where the hospitals' homes and the results are put.")] = Path(
         "wardround-demo"
     ),
+    over_network: Annotated[
+        bool, typer.Option("--network", help="Between real processes, over TLS on this machine.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results and the comparison as JSON.")
     ] = False,
@@ -52,11 +55,19 @@ def demo_command(
     Examples:
       wardround demo --out /tmp/demo
 
+      wardround demo --network
+
       wardround demo classic
     """
     if study not in SHOWN:
         raise StudyError(f"{study}: no demonstration{did_you_mean(study, SHOWN)}; there are {listed(SHOWN)}")
-    if study == classic.NAME:
+    if over_network and study != NAME:
+        raise StudyError(f"--network is for the demonstration `{NAME}`")
+    if over_network:
+        from wardround_server.demo.network import run_network
+
+        run_network(out, as_json)
+    elif study == classic.NAME:
         classic.run_classic(out, as_json)
     else:
         _heart_disease(out, as_json)

@@ -7,6 +7,6 @@
 
 from wardround_server.grid.exchange import Address, Late, Patience, exchange
 from wardround_server.grid.local import LocalGrid
-from wardround_server.grid.post import post
+from wardround_server.grid.post import Post, post
 
-__all__ = ["Address", "Late", "LocalGrid", "Patience", "exchange", "post"]
+__all__ = ["Address", "Late", "LocalGrid", "Patience", "Post", "exchange", "post"]

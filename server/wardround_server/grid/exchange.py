@@ -12,10 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
-from flwr.serverapp import Grid
-
 from wardround_common.errors import ProtocolError
-from wardround_server.grid.post import Post, post
+from wardround_server.grid.post import Post
 
 Address = tuple[str, int]  # an action, and the node that is to act
 
@@ -37,7 +35,7 @@ class Patience:
     without a sign, doubling each time; ``waiting`` is told now and then which nodes are waited for.
     """
 
-    first_s: float = 0.002
+    first_s: float = 0.01
     most_s: float = 0.1
     look_s: float = 1.0
     again_s: float = 30.0
@@ -55,13 +53,12 @@ class _Open:
 
 
 def exchange(
-    grid: Grid, bodies: Mapping[Address, bytes], patience: Patience = Patience()
+    way: Post, bodies: Mapping[Address, bytes], patience: Patience = Patience()
 ) -> dict[Address, bytes]:
     """Send each node its body under its action; return the replies' bodies by the same addresses.
 
     Raises ProtocolError for a reply of another form, Late when nodes have not replied by the deadline.
     """
-    way = post(grid)
     ids: dict[str, Address] = {}
     still = dict.fromkeys(bodies, _Open(0.0, patience.again_s))
     replies: dict[Address, bytes] = {}
@@ -71,13 +68,15 @@ def exchange(
     while still:
         for letter in way.collect([one for one, address in ids.items() if address in still]):
             address = ids[letter.message_id]
+            if address not in still:
+                continue  # asked twice, and the other reply came first
             if letter.body is None:
                 still[address].failed = True
             elif letter.node != address[1]:
                 raise ProtocolError("a reply comes from another node than was asked")
-            elif still.pop(address, None) is not None:
+            else:
+                del still[address]
                 replies[address] = letter.body
-                pause = patience.first_s
         if not still:
             break
         if time.monotonic() > end:
@@ -88,7 +87,7 @@ def exchange(
             due = _due(still, way.nodes())
             _send(way, {address: bodies[address] for address in due}, still, ids, 0.0)
         time.sleep(pause)
-        pause = min(1.5 * pause, patience.most_s)
+        pause = min(1.2 * pause, patience.most_s)
     return replies
 
 

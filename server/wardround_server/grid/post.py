@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Protocol
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -26,12 +27,14 @@ from flwr.proto.message_pb2 import (
 from flwr.proto.runtime_pb2 import GetNodesRequest, PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import (
+    _get_computed_object_ids,
     get_all_nested_objects,
     get_object_tree,
     no_object_id_recompute,
 )
 from flwr.superlink.grid import HttpGrid
 
+from wardround_common.envelope import unwrapped, wrapped
 from wardround_common.errors import ProtocolError
 from wardround_common.messages import FIELD, RECORD, message_type
 
@@ -61,9 +64,9 @@ class Post(Protocol):
         """Return the nodes that are online, with when each came (unix seconds; 0 where that is not known)."""
 
 
-def post(grid: Grid) -> Post:
-    """Return the way that suits a Grid."""
-    return NetworkPost(grid) if isinstance(grid, HttpGrid) else GridPost(grid)
+def post(grid: Grid, whole: bool = True) -> Post:
+    """Return the way that suits a Grid. ``whole`` False: no stock SuperNode is there to read all objects."""
+    return NetworkPost(grid, whole) if isinstance(grid, HttpGrid) else GridPost(grid)
 
 
 def _messages(action: str, bodies: Mapping[int, bytes]) -> list[Message]:
@@ -102,43 +105,52 @@ class GridPost:
 
 
 class NetworkPost:
-    """Over Flower's Runtime API."""
+    """Over Flower's Runtime API.
 
-    def __init__(self, grid: HttpGrid) -> None:
+    A body that several nodes get is uploaded once. ``whole``: upload too the two objects around it, which a
+    stock SuperNode asks for and ours does not.
+    """
+
+    def __init__(self, grid: HttpGrid, whole: bool) -> None:
+        self._whole = whole
         self._client = grid._runtime_client
         self._node = grid.node
         self._run = grid.run.run_id
         self._pool = ThreadPoolExecutor(_THREADS, "post")
 
     def send(self, action: str, bodies: Mapping[int, bytes]) -> dict[int, str]:
-        """Send each node its body; a body that several get is uploaded once."""
+        """Send each node its body."""
         messages = _messages(action, bodies)
+        contents: dict[str, bytes] = {}
         with no_object_id_recompute():
-            for message in messages:
-                message.metadata.__dict__["_message_id"] = message.object_id
+            for message, body in zip(messages, bodies.values(), strict=True):
+                _name(message, body, contents)
             wanted = self._client.PushMessages(
                 PushAppMessagesRequest(
                     messages_list=[message_to_proto(remove_content_from_message(one)) for one in messages],
                     message_object_trees=[get_object_tree(one) for one in messages],
                 )
             )
-            objects = {
-                name: one for message in messages for name, one in get_all_nested_objects(message).items()
-            }
-            # the innermost last: a node that has it confirms, and Flower forgets the message
-            for name in sorted(
-                wanted.objects_to_push, key=lambda one: isinstance(objects[one], ConfigRecord)
-            ):
-                request = PushObjectRequest(
-                    node=self._node,
-                    run_id=self._run,
-                    session_id=wanted.session_id,
-                    object_id=name,
-                    object_content=objects[name].deflate(),
-                )
-                if not self._client.PushObject(request).stored:
-                    raise ProtocolError("Flower's SuperLink did not keep a message")
+            around: dict[str, bytes] = {}
+            if self._whole:
+                objects = {k: one for message in messages for k, one in get_all_nested_objects(message).items()}
+                around = {name: one.deflate() for name, one in objects.items() if name not in contents}
+        # the innermost last: a node that has it confirms, and Flower forgets the message
+        for name, content in (*around.items(), *contents.items()):
+            if name in wanted.objects_to_push:
+                self._push(wanted.session_id, name, content)
         return dict(zip(bodies, wanted.message_ids, strict=True))
+
+    def _push(self, session: str, name: str, content: bytes) -> None:
+        request = PushObjectRequest(
+            node=self._node,
+            run_id=self._run,
+            session_id=session,
+            object_id=name,
+            object_content=content,
+        )
+        if not self._client.PushObject(request).stored:
+            raise ProtocolError("Flower's SuperLink did not keep a message")
 
     def collect(self, message_ids: Sequence[str]) -> list[Letter]:
         """Return what came back; the bodies are fetched side by side."""
@@ -167,7 +179,7 @@ class NetworkPost:
             if not found.object_found:
                 return None
             if found.object_available:
-                return _body(_inflated(found.object_content))
+                return bytes(unwrapped(found.object_content))
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
         return None
@@ -178,11 +190,15 @@ class NetworkPost:
         return {node.node_id: datetime.fromisoformat(node.last_activated_at).timestamp() for node in found}
 
 
-def _inflated(content: bytes) -> object:
-    try:
-        return ConfigRecord.inflate(content)
-    except Exception:  # noqa: BLE001 (whatever Flower's decoder stumbles over, the reply is not ours)
-        return None
+def _name(message: Message, body: bytes, contents: dict[str, bytes]) -> None:
+    """Give a message its id; Flower would make its innermost object anew each time that it needs this."""
+    record = message.content[RECORD]
+    if "_object_id" not in record.__dict__:
+        content = wrapped(body)
+        record.__dict__["_object_id"] = sha256(content).hexdigest()
+        contents[record.__dict__["_object_id"]] = content
+    _get_computed_object_ids().add(record.__dict__["_object_id"])
+    message.metadata.__dict__["_message_id"] = message.object_id
 
 
 def _body(record: object) -> bytes:

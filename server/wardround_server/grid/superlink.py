@@ -24,6 +24,7 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wardround_common.enrolment import split_address
 from wardround_common.errors import WardroundError
@@ -35,6 +36,8 @@ from wardround_server.home import CoordinatorHome
 LOOPBACK = "127.0.0.1"
 _PARENT_S = 0.2
 _GRACE_S = 3
+_HEAD_S = 20.0  # in which a request's headers have to come
+_HEAD_BYTES = 64 << 10
 
 
 def flower_app(home: CoordinatorHome) -> App:
@@ -78,9 +81,50 @@ class _Server(uvicorn.Server):
         yield
 
 
+class Brisk(HttpToolsProtocol):
+    """uvicorn's HTTP, which hangs up where a request's headers don't come, or don't end.
+
+    uvicorn itself would wait for ever, and keep all of them in memory.
+    """
+
+    _waiting: asyncio.TimerHandle | None = None
+    _head = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; those that do not make a request whole are counted."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._rest()
+            return
+        self._head += len(data)
+        self._wait()
+        if self._head > _HEAD_BYTES:
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._rest()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self._waiting is None:
+            self._waiting = self.loop.call_later(_HEAD_S, self.transport.close)
+
+    def _rest(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting, self._head = None, 0
+
+
 def _server(app: App, home: CoordinatorHome, lifespan: Any) -> _Server:
     config = uvicorn.Config(
         app,
+        http=Brisk,
         access_log=False,
         log_config=None,
         lifespan=lifespan,
