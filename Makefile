@@ -1,4 +1,4 @@
-# make demo | test | check | bench [ONLY=foundation|mainjob] | soak | lock
+# make demo | test | check | bench [ONLY=foundation|mainjob|network] | soak | lock
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	@$(BIN)/wardround demo
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto -m "not slow"
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -25,6 +25,7 @@ bench: $(VENV)/dev
 
 soak: $(VENV)/dev
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -W ignore -m tests.chaos --runs 100
 
 $(VENV)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Wardround needs Python 3.11 or newer; set PYTHON=python3.11"; exit 2; }

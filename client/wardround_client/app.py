@@ -27,6 +27,7 @@ from wardround_common.wire import encode
 
 TakeUp = Callable[[StudyRecord], Session]  # open the session of an approved study
 MOST_OFFERS = 100  # studies that wait for an officer; beyond these, new ones are not even noted
+_MOST_DETAIL = 500  # letters of a refusal's reason, which may quote what was sent
 
 
 class Node:
@@ -116,16 +117,18 @@ class Node:
             **{one: partial(self.answer, action=one) for one in ("ask", "train", "evaluate")},
         }
         try:
-            if not isinstance(body, bytes):
-                raise ProtocolError("a message without a body")
-            return encode(act[action](say.MESSAGES.decode(body, say.ACTIONS[action])))
-        except Refused as error:
-            if error.code != "not_approved":  # the offer is noted; the coordinator asks again until it is decided
-                self._store.audit("refuse", action, f"{error.code}: {error}")
-            return encode(say.Refusal(error.code))
-        except ProtocolError as error:
-            self._store.audit("refuse", action, f"protocol: {error}")
-            return encode(say.Refusal("protocol"))
+            try:
+                if not isinstance(body, bytes):
+                    raise ProtocolError("a message without a body")
+                return encode(act[action](say.MESSAGES.decode(body, say.ACTIONS[action])))
+            except Refused as error:
+                # the offer is noted, and the coordinator asks again until it is decided
+                if error.code != "not_approved":
+                    self._store.audit("refuse", action, f"{error.code}: {error}"[:_MOST_DETAIL])
+                return encode(say.Refusal(error.code))
+            except ProtocolError as error:
+                self._store.audit("refuse", action, f"protocol: {error}"[:_MOST_DETAIL])
+                return encode(say.Refusal("protocol"))
         except WardroundError as error:  # a full disk, a key or a cohort that cannot be read
             if self._take_up is None:  # a simulation, where whoever runs it should hear of it
                 raise

@@ -11,7 +11,7 @@ from wardround_client.session import Session, approve_study
 from wardround_client.snapshot import read_snapshot, write_snapshot
 from wardround_client.sources import open_table
 from wardround_client.store import StudyRecord
-from wardround_common.errors import StudyError, did_you_mean, listed
+from wardround_common.errors import DataError, StudyError, did_you_mean, listed
 from wardround_common.sealing.roster import RUNTIMES
 from wardround_common.study import Study, read_manifest, read_study, study_key
 
@@ -60,6 +60,11 @@ def approve(home: HospitalHome, study: Study, table: Path | None = None, again: 
         )
     opened = open_table(table if table is not None else home.table_of(study.name))
     reading = read(opened, study, home.name, study_key(study))
+    if set(reading.absent) == set(study.variables):
+        raise DataError(
+            f"{opened.label}: has a column for none of the study's variables, {listed(study.variables)}; "
+            "is it the right file?"
+        )
     write_snapshot(home.snapshot_file(study.digest), reading.cohort)
     approve_study(home.store, home.identity, study)
     return Approved(study, reading.cohort.rows, reading.absent)

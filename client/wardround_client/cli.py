@@ -45,7 +45,7 @@ def init_command(
       wardround hospital init --name north --table patients.csv
     """
     made = make_home(find_home(home), name, table)
-    Console().print(
+    Console(markup=False).print(
         f"Made the home of `{name}` in {made.path}.\nNext: wardround hospital join NAME.invite",
         highlight=False,
     )
@@ -77,9 +77,10 @@ def join_command(
 
     opened = HospitalHome.open(home)
     done = join(opened, read_invite(invite), time.time(), online=not offline, file=enrolment)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(
-        f"Enrolment: {done.file}\nFingerprint, to be read out on the telephone:\n  {' '.join(done.enrolment.words)}"
+        f"Enrolment: {done.file}\nFingerprint, to be read out on the telephone:\n"
+        f"  {' '.join(done.enrolment.words)}"
     )
     if done.pending:
         console.print(
@@ -143,7 +144,7 @@ def status_command(home: HomeOption = None, as_json: JsonOption = False) -> None
     if as_json:
         sys.stdout.write(json.dumps(shown, indent=1, ensure_ascii=False) + "\n")
         return
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     whom = "not joined" if joined is None else f"{joined.name} ({joined.address})"
     console.print(f"`{opened.name}`: node {state}, coordinator {whom}")
     if shown["why"]:
@@ -185,14 +186,17 @@ def approve_command(
 
     opened = HospitalHome.open(home)
     found = find_study(opened, study)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     if withdraw_it:
         withdraw(opened, found.digest)
         console.print(f"Withdrew the approval of `{found.name}`.")
         return
     kinds = listed(spec.kind for spec in found.analyses)
+    # the title is whatever the coordinator wrote, and must not draw over the lines that say what is approved
+    title = "".join(letter for letter in found.title or "" if letter.isprintable())[:200]
     confirmed(
-        f"`{found.name}`: {found.title}\nAnalyses: {kinds}; {len(found.variables)} variables; digest {found.digest.hex()[:8]}",
+        f"`{found.name}`: {title}\n"
+        f"Analyses: {kinds}; {len(found.variables)} variables; digest {found.digest.hex()[:8]}",
         "Approve this study?",
         yes,
     )
@@ -224,6 +228,21 @@ def leave_command(yes: YesOption = False, home: HomeOption = None) -> None:
     opened.coordinator_file.unlink()
     opened.ca_file.unlink(missing_ok=True)
     opened.status_file.unlink(missing_ok=True)
-    Console().print(
+    Console(markup=False).print(
         "Left. Tell the coordinator, who runs: wardround coordinator hospitals --revoke NAME", highlight=False
     )
+
+
+@hospital.command("doctor")
+def doctor_command(as_json: JsonOption = False, home: HomeOption = None) -> int:
+    """Check this home and every step to the coordinator: name, proxy, TLS, clock, version, admission.
+
+    Changes nothing, and prints nothing of patients and no secret: the report may be mailed. Exit code 2 if
+    a check failed.
+
+    Example:
+      wardround hospital doctor
+    """
+    from wardround_client.doctor import doctor
+
+    return doctor(home, as_json)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP384R1,
     EllipticCurvePrivateKey,
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
+    load_ssh_private_key,
 )
 from pydantic import Field
 
@@ -79,8 +81,8 @@ class HospitalHome:
         home = cls(find_home(path))
         if not home.config_file.exists():
             raise WardroundError(
-                f"{home.path}: no hospital's home; make one with `wardround hospital init --name NAME`, or give "
-                "its folder with --home or WARDROUND_HOME"
+                f"{home.path}: no hospital's home; make one with `wardround hospital init --name NAME`, or "
+                "give its folder with --home or WARDROUND_HOME"
             )
         return home
 
@@ -148,8 +150,8 @@ class HospitalHome:
         """Whom this hospital belongs to. WardroundError before it has joined."""
         if not self.coordinator_file.exists():
             raise WardroundError(
-                f"{self.path}: this hospital has not joined a network; ask the coordinator for an invitation, "
-                "then: wardround hospital join FILE"
+                f"{self.path}: this hospital has not joined a network; ask the coordinator for an "
+                "invitation, then: wardround hospital join FILE"
             )
         return read_toml(self.coordinator_file, CoordinatorPart, "what `wardround hospital join` writes")
 
@@ -177,8 +179,9 @@ class HospitalHome:
             write_private(self.identity_file, Identity.generate().to_pem())
         if not self.node_key_file.exists():
             key = generate_private_key(SECP384R1())
+            # in OpenSSH's form, the only one that Flower's own SuperNode reads
             write_private(
-                self.node_key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+                self.node_key_file, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
             )
 
     def table_of(self, study: str) -> Path:
@@ -187,7 +190,8 @@ class HospitalHome:
         named = data.studies.get(study, data.table)
         if named is None:
             raise WardroundError(
-                f'{self.config_file}: no table for `{study}`; write table = "FILE" under [data], or give --table FILE'
+                f'{self.config_file}: no table for `{study}`; write table = "FILE" under [data], or '
+                "give --table FILE"
             )
         return self.path / named
 
@@ -222,9 +226,10 @@ def _key(path: Path, load: Callable[[bytes], K]) -> K:
 
 
 def _node_key(pem: bytes) -> EllipticCurvePrivateKey:
+    load = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in pem else load_pem_private_key
     try:
-        key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
+        key = load(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ProtocolError("the node's key is not a PEM private key") from None
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP384R1):
         raise ProtocolError("the node's key is not an ECDSA key on P-384")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from wardround_client.home import HospitalHome
-from wardround_client.tls import of_home
+from wardround_client.tls import of_home, use_proxy
 from wardround_common.enrolment import (
     PROTOCOL,
     PROTOCOL_HEADER,
@@ -24,11 +23,15 @@ from wardround_common.files import write_file
 
 _TIMEOUT_S = 20.0
 _MOST_REPLY = 8 << 10
+_NOT_NOW = {
+    429: "the coordinator has refused many enrolments just now; wait a minute and join again",
+    503: "the coordinator is not ready; join again in a minute",
+}
 
 
 @dataclass(frozen=True)
 class Joined:
-    """What ``join`` did: the enrolment, the file it stands in, and why it was not taken yet ("" if it was)."""
+    """What ``join`` did: the enrolment, the file it stands in, and why it is not taken yet ("" if it is)."""
 
     enrolment: Enrolment
     file: Path
@@ -50,41 +53,44 @@ def join(home: HospitalHome, invite: Invite, now: float, *, online: bool, file: 
     """Make the keys, trust the coordinator of the invitation from now on, and enrol with it.
 
     Without ``online``, or where the coordinator can't be reached, the enrolment's file has to be brought to
-    it. WardroundError, with nothing changed, for another hospital's invitation, an expired one, or if this
-    hospital belongs to another coordinator.
+    it. WardroundError, with nobody trusted who was not before, for another hospital's invitation, an expired
+    one, one that the coordinator does not take, or if this hospital belongs to another coordinator.
     """
     invite.check(now)
     if invite.hospital != home.name:
         raise WardroundError(
-            f"the invitation is for `{invite.hospital}`, and this home is `{home.name}`'s; ask the coordinator for "
-            "one of this name, or make a home of that name"
+            f"the invitation is for `{invite.hospital}`, and this home is `{home.name}`'s; ask the "
+            "coordinator for one of this name, or make a home of that name"
         )
     if home.coordinator_file.exists() and home.coordinator.address != invite.address:
         raise WardroundError(
-            f"{home.path}: this hospital belongs to {home.coordinator.address}; first: wardround hospital leave"
+            f"{home.path}: this hospital belongs to {home.coordinator.address}; "
+            "first: wardround hospital leave"
         )
     home.make_keys()
     enrolment = make_enrolment(home.name, home.identity, home.node_key)
     place = file or Path(f"{home.name}.enrolment.json")
     write_file(place, enrolment.to_json())
+    pending = "" if online else "it was asked not to go over the network"
+    if online:
+        try:
+            _enrol(home, invite, enrolment)
+        except LinkError as error:
+            pending = str(error)
     home.write_coordinator(invite.coordinator, invite.address, invite.ca_pem)
-    if not online:
-        return Joined(enrolment, place, "it was asked not to go over the network")
-    try:
-        _enrol(home, invite, enrolment)
-    except LinkError as error:
-        return Joined(enrolment, place, str(error))
-    return Joined(enrolment, place, "")
+    return Joined(enrolment, place, pending)
 
 
 def _enrol(home: HospitalHome, invite: Invite, enrolment: Enrolment) -> None:
-    """Send the enrolment with the one-time token. LinkError if there is no connection, EnrolmentRefused if no."""
-    if home.config.network.proxy is not None:
-        os.environ["HTTPS_PROXY"] = home.config.network.proxy  # where httpx looks for it
+    """Send the enrolment with the one-time token.
+
+    LinkError if there is no connection, EnrolmentRefused if the coordinator says no.
+    """
+    use_proxy(home)
     headers = {"content-type": "application/json", PROTOCOL_HEADER: str(PROTOCOL)}
     try:
         with (
-            httpx.Client(verify=of_home(home), timeout=_TIMEOUT_S) as client,
+            httpx.Client(verify=of_home(home, invite.ca_pem), timeout=_TIMEOUT_S) as client,
             client.stream(
                 "POST",
                 f"https://{invite.address}/wardround/enrol",
@@ -93,9 +99,11 @@ def _enrol(home: HospitalHome, invite: Invite, enrolment: Enrolment) -> None:
             ) as response,
         ):
             body = b"".join(_limited(response))
-    except (httpx.TransportError, OSError) as error:
+    except (httpx.RequestError, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise LinkError(f"{invite.address}: no connection ({reason})") from None
+    if response.status_code in _NOT_NOW:
+        raise LinkError(f"{invite.address}: {_NOT_NOW[response.status_code]}")
     try:
         reply = EnrolmentReply.from_json(body)
     except ProtocolError:

@@ -1,10 +1,10 @@
-"""Flower's fleet protocol, spoken by one long-lived process: the one module here that touches flwr's internals.
+"""Flower's fleet protocol, spoken by one long-lived process.
 
-Pull a message, hand it to the ClientApp, push the reply, tell that one is alive: nothing more. A FAB (the
-archive in which Flower ships an app's code) is never asked for, so a coordinator cannot bring code here.
-Of a message's three objects only the innermost is fetched, since the other two say nothing that the
-message itself does not. flwr is pinned exactly, and ``tests/network/test_flower_contract.py`` tells when
-what stands here no longer fits it.
+This is the one module here that touches flwr's internals. Pull a message, hand it to the ClientApp, push
+the reply, tell that one is alive: nothing more. A FAB (the archive in which Flower ships an app's code) is
+never asked for, so a coordinator cannot bring code here. Of a message's three objects only the innermost
+is fetched, since the other two say nothing that the message itself does not. flwr is pinned exactly, and
+``tests/network/test_flower_contract.py`` tells when what stands here no longer fits it.
 """
 
 from __future__ import annotations
@@ -147,6 +147,10 @@ class Link:
         self._node = Node(node_id=found.node_id)
         return self.node_id
 
+    def resume(self, known: int) -> None:
+        """Speak for a node that is online already under this number, beside the process that is."""
+        self._node = Node(node_id=known)
+
     def heartbeat(self) -> None:
         """Tell that this node is alive."""
         request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_S)
@@ -159,9 +163,9 @@ class Link:
         if not pulled.messages_list:
             return None
         envelope = message_from_proto(pulled.messages_list[0])
-        leaf = _leaf(pulled.message_object_trees[0])
         run = envelope.metadata.run_id
         try:
+            leaf = _leaf(pulled.message_object_trees[0])
             record = ConfigRecord({FIELD: bytes(unwrapped(self._fetch(run, leaf)))})
         except ProtocolError:  # the ClientApp says so, as for any message that is not ours
             record = ConfigRecord()
@@ -173,7 +177,7 @@ class Link:
         return make_message(metadata=envelope.metadata, content=RecordDict({RECORD: record}))
 
     def _fetch(self, run: int, name: str) -> bytes:
-        """Return an object's content, which its sender may still be uploading. RunOver if it does not come."""
+        """Return an object's content, which its sender may still be uploading. RunOver if it never comes."""
         request = PullObjectRequest(node=self._node, run_id=run, object_id=name)
         end, pause = monotonic() + _UPLOAD_S, 0.002
         while True:
@@ -213,7 +217,7 @@ class Link:
             return call()
         except httpx.HTTPStatusError as error:
             raise self._refusal(error.response) from None
-        except (httpx.TransportError, ssl.SSLError) as error:
+        except (httpx.RequestError, ssl.SSLError) as error:
             raise Unreachable(f"{self._address}: {_reason(error)}") from None
         except ValueError:  # not protobuf
             raise Unreachable(f"{self._address}: what answers there is no coordinator") from None
@@ -226,8 +230,8 @@ class Link:
             return RunOver("the study's run has ended")
         if status == httpx.codes.UNAUTHORIZED:
             return _clock(response) or NotAdmitted(
-                f"{self._address}: the coordinator does not know this node's key; it was not admitted yet, or "
-                "was revoked: ask the coordinator"
+                f"{self._address}: the coordinator does not know this node's key; it was not admitted yet, "
+                "or was revoked: ask the coordinator"
             )
         if code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
             return AlreadyOnline(
@@ -235,14 +239,14 @@ class Link:
             )
         if status == httpx.codes.UPGRADE_REQUIRED:
             return LinkError(
-                f"{self._address}: the coordinator speaks another version of Wardround's protocol than {PROTOCOL}; "
-                "install the version that it runs"
+                f"{self._address}: the coordinator speaks another version of Wardround's protocol than "
+                f"{PROTOCOL}; install the version that it runs"
             )
         if status in _PASSING:
             return Unreachable(f"{self._address}: not ready (HTTP {status})")
         return LinkError(
-            f"{self._address}: refused with HTTP {status}; see `wardround hospital doctor`, and whether a proxy "
-            "or a firewall answers in the coordinator's place"
+            f"{self._address}: refused with HTTP {status}; see `wardround hospital doctor`, and whether "
+            "a proxy or a firewall answers in the coordinator's place"
         )
 
 
@@ -256,7 +260,7 @@ def _leaf(tree: ObjectTree) -> str:
 
 
 def _check_length(response: httpx.Response) -> None:
-    """Refuse a response before it is read if it is longer than any of ours, or does not say how long it is."""
+    """Refuse a response before it is read if it is longer than any of ours, or does not tell its length."""
     length = response.headers.get("content-length", "")
     if not length.isascii() or not length.isdigit() or int(length) > MOST_BYTES:
         response.close()

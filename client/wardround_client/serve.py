@@ -24,20 +24,27 @@ from wardround_client.app import Node, client_app
 from wardround_client.approval import take_up
 from wardround_client.home import HospitalHome
 from wardround_client.link import HEARTBEAT_S, AlreadyOnline, Link, NotAdmitted, Reply, RunOver, Unreachable
-from wardround_client.tls import of_home
+from wardround_client.tls import of_home, use_proxy
 from wardround_common.errors import LinkError
 from wardround_common.home import LOG, locked, read_status, write_status
-from wardround_common.messages import FIELD, RECORD, Refusal
+from wardround_common.messages import ACTIONS, FIELD, RECORD, Refusal, message_type
 from wardround_common.wire import encode
 
 _SOON_S, _SELDOM_S = 0.2, 5.0  # between tries
 _POLL_S, _IDLE_S = 0.02, 1.0  # between looks for a message, shortly after one and long after
+_TYPES = {message_type(action) for action in ACTIONS}
 
 T = TypeVar("T")
 
 
+def _refusal(code: str, message: Message) -> Message:
+    record = ConfigRecord({FIELD: encode(Refusal(code))})
+    return Message(RecordDict({RECORD: record}), reply_to=message)
+
+
 def hospital_app(home: HospitalHome) -> ClientApp:
-    """Return the ClientApp that answers for a hospital's home."""
+    """Return the ClientApp that answers for a hospital's home. WardroundError for a bad key or policy."""
+    _ = home.identity, home.policy  # what is wrong with them is said now, not when a study asks for them
     return client_app(Node(home.store, lambda record: take_up(home, record)))
 
 
@@ -49,8 +56,7 @@ class NodeProcess:
         self._log = logging.getLogger(LOG)
         coordinator = home.coordinator
         self._coordinator = coordinator.address
-        if home.config.network.proxy is not None:
-            os.environ["HTTPS_PROXY"] = home.config.network.proxy  # where httpx looks for it
+        use_proxy(home)
         # its HTTP client keeps several connections, so a heartbeat does not wait behind a large reply
         self._link = Link(coordinator.address, of_home(home), home.node_key)
         self._said = ""
@@ -102,11 +108,14 @@ class NodeProcess:
         begun = time.monotonic()
         context = Context(message.metadata.run_id, self._link.node_id, {}, RecordDict(), {})
         try:
-            reply = self._app(message, context)
+            if message.metadata.message_type in _TYPES:
+                reply = self._app(message, context)
+            else:
+                self._log.warning("a message of an unknown type was refused")
+                reply = _refusal("protocol", message)
         except Exception:  # noqa: BLE001 (a fault of the program: the node goes on, and the coordinator is told)
             self._log.exception("a message could not be answered")
-            trouble = ConfigRecord({FIELD: encode(Refusal("trouble"))})
-            reply = Message(RecordDict({RECORD: trouble}), reply_to=message)
+            reply = _refusal("trouble", message)
         return Reply(reply, time.monotonic() - begun)
 
     def _patiently(self, act: Callable[[], T]) -> T | None:
@@ -115,7 +124,7 @@ class NodeProcess:
         while not self._stop.is_set():
             try:
                 if self._status["state"] != "online" and self._link.node_id:
-                    self._come_back()
+                    self._activate()  # tells the coordinator to send again what may have been lost on the way
                 return act()
             except RunOver as error:
                 self._log.info("%s", error)
@@ -129,14 +138,6 @@ class NodeProcess:
                 self._stop.wait(pause)
                 pause = min(2 * pause, _SELDOM_S)
         return None
-
-    def _come_back(self) -> None:
-        """After trouble, be online at once; a coordinator that knows this key under a new number tells it."""
-        try:
-            self._link.heartbeat()
-        except NotAdmitted:
-            self._activate()
-        self._tell("online")
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S * random.uniform(0.7, 0.8)):  # noqa: S311 (spreads many nodes')

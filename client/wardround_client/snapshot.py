@@ -48,7 +48,7 @@ def read_snapshot(path: Path, dictionary: Dictionary) -> Cohort:
             rows = int(about["rows"])
             columns = {name: kept[f"column:{name}"] for name in dictionary}
             keys = kept["keys"]
-            held_out = kept["held_out"] if "held_out" in kept else None
+            held_out = kept.get("held_out")
             counts = {name: tuple(map(int, about["variables"][name])) for name in dictionary}
             read, not_in_cohort, out_of_range = map(int, about["flow"])
         whole = all(column.shape == (rows,) for column in (*columns.values(), keys))
@@ -59,6 +59,7 @@ def read_snapshot(path: Path, dictionary: Dictionary) -> Cohort:
         )
     except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile):
         raise WardroundError(
-            f"{path}: this is no cohort of the study; approve the study once more: wardround hospital approve --again"
+            f"{path}: this is no cohort of the study; approve the study once more: "
+            "wardround hospital approve --again"
         ) from None
     return Cohort(dictionary, columns, rows, RowKeys.known(keys), held_out, flow)

@@ -14,9 +14,11 @@ import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wardround_common.errors import WardroundError
 
+_APPLICATION = 0x57524F4E  # "WRON" in the file's header, so that another program's database is told
 _SCHEMA = """
 create table if not exists answers (
     binding blob, epoch blob, analysis text, idx integer, context blob not null, sealed blob not null,
@@ -82,16 +84,22 @@ class NodeStore:
             try:  # closing a database that is in use would drop its locks, so an existing one is left alone
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             except FileExistsError:
-                pass
+                if 0 < path.stat().st_size < 512:  # SQLite would take it for empty and write over it
+                    raise WardroundError(f"{path}: no database; restore it from your back-up") from None
             except OSError as error:
                 raise WardroundError(
                     f"{path}: the node's database cannot be opened ({error.strerror})"
                 ) from None
         try:
             self._db = sqlite3.connect(str(path or ":memory:"), check_same_thread=False, isolation_level=None)
-            self._db.execute("pragma busy_timeout = 10000")  # the officer's commands write beside the node
-            self._db.executescript(_SCHEMA)
-            self._db.execute("pragma synchronous = full")
+            try:
+                # the officer's commands write beside the node
+                self._db.execute("pragma busy_timeout = 10000")
+                self._take_up()
+                self._db.execute("pragma synchronous = full")
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.Error as error:
             raise WardroundError(f"{path}: the node's database cannot be opened ({error})") from None
         weakref.finalize(self, self._db.close)  # a simulated hospital ends when nobody holds it any more
@@ -99,15 +107,42 @@ class NodeStore:
     def __repr__(self) -> str:
         return "NodeStore(...)"
 
+    def _take_up(self) -> None:
+        """Make the tables in a new database. WardroundError if it is another program's."""
+        if self._db.execute("pragma application_id").fetchone()[0] == _APPLICATION:
+            return
+        self._db.execute("begin immediate")
+        application, tables = (
+            self._db.execute(what).fetchone()[0]
+            for what in ("pragma application_id", "select count(*) from sqlite_master")
+        )
+        if application != _APPLICATION:  # else another process was faster
+            if application or tables:
+                raise WardroundError(
+                    f"{self._label}: this is another program's database; choose the hospital's own home"
+                )
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._db.execute(f"pragma application_id = {_APPLICATION}")
+        self._db.execute("commit")
+
+    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            with self._lock:
+                return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise WardroundError(
+                f"{self._label}: cannot be read ({error}); restore it from your back-up"
+            ) from None
+
     def answer(self, binding: bytes, epoch: bytes, analysis: str, index: int) -> tuple[bytes, bytes] | None:
         """Return (query context, sealed bytes) of an answer that was given before, or None."""
-        with self._lock:
-            row = self._db.execute(
-                "select context, sealed from answers "
-                "where binding = ? and epoch = ? and analysis = ? and idx = ?",
-                (binding, epoch, analysis, index),
-            ).fetchone()
-        return None if row is None else (row[0], row[1])
+        rows = self._rows(
+            "select context, sealed from answers "
+            "where binding = ? and epoch = ? and analysis = ? and idx = ?",
+            *(binding, epoch, analysis, index),
+        )
+        return (rows[0][0], rows[0][1]) if rows else None
 
     def keep(self, epoch: bytes, context: bytes, sealed: bytes, charge: Charge, study: str) -> None:
         """Charge, store and audit one release in one transaction. WardroundError if it can't be kept."""
@@ -140,15 +175,13 @@ class NodeStore:
 
     def studies(self) -> list[StudyRecord]:
         """Return all studies that were offered or approved, oldest first."""
-        with self._lock:
-            rows = self._db.execute(f"select {_STUDY} from studies order by offered_at").fetchall()
+        rows = self._rows(f"select {_STUDY} from studies order by offered_at")  # noqa: S608 (our own words)
         return [StudyRecord(*row) for row in rows]
 
     def study(self, digest: bytes) -> StudyRecord | None:
         """Return a study by its digest."""
-        with self._lock:
-            row = self._db.execute(f"select {_STUDY} from studies where digest = ?", (digest,)).fetchone()
-        return None if row is None else StudyRecord(*row)
+        rows = self._rows(f"select {_STUDY} from studies where digest = ?", digest)  # noqa: S608 (our own words)
+        return StudyRecord(*rows[0]) if rows else None
 
     def offer(self, digest: bytes, name: str, manifest: bytes) -> None:
         """Note that a study was offered; one that is known already stays as it is."""
@@ -158,7 +191,7 @@ class NodeStore:
         )
 
     def approve(self, digest: bytes, signature: bytes, masking: bytes) -> None:
-        """Note that an offered study was approved, with a new masking key: its roster and epoch begin anew."""
+        """Note that an offered study was approved, with a new masking key: roster and epoch begin anew."""
         self._change(
             "update studies set approved_at = ?, signature = ?, masking = ?, roster = null, epoch = null "
             "where digest = ?",
@@ -168,8 +201,8 @@ class NodeStore:
     def withdraw(self, digest: bytes) -> None:
         """Take an approval back, and forget its masking key."""
         self._change(
-            "update studies set approved_at = null, signature = null, masking = null, roster = null, epoch = null "
-            "where digest = ?",
+            "update studies set approved_at = null, signature = null, masking = null, roster = null, "
+            "epoch = null where digest = ?",
             (digest,),
         )
 
@@ -207,10 +240,9 @@ class NodeStore:
 
     def ledger(self) -> list[Charge]:
         """Return all charges, oldest first."""
-        with self._lock:
-            found = self._db.execute(
-                "select binding, analysis, idx, kind, numbers, rows, hospitals from ledger order by seq"
-            ).fetchall()
+        found = self._rows(
+            "select binding, analysis, idx, kind, numbers, rows, hospitals from ledger order by seq"
+        )
         return [
             Charge(binding, analysis, index, kind, numbers, rows, tuple(hospitals.split(",")))
             for binding, analysis, index, kind, numbers, rows, hospitals in found
@@ -218,8 +250,8 @@ class NodeStore:
 
     def entries(self) -> list[tuple[str, str, str]]:
         """Return the audit log as (event, study, detail), oldest first."""
-        with self._lock:
-            return self._db.execute("select event, study, detail from audit order by seq").fetchall()
+        found = self._rows("select event, study, detail from audit order by seq")
+        return [(event, study, detail) for event, study, detail in found]
 
     def close(self) -> None:
         """Close the database."""

@@ -71,7 +71,10 @@ def write_files(contents: Mapping[Path, str | bytes | Write]) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a secret whole or not at all, in a file that its owner alone can read. WardroundError if it can't."""
+    """Write a secret whole or not at all, in a file that its owner alone can read.
+
+    WardroundError if it can't.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
@@ -95,8 +98,8 @@ def read_private(path: Path, most: int = 1 << 16) -> bytes:
                 raise WardroundError(f"{path}: not a file")
             if about.st_mode & 0o077:
                 raise WardroundError(
-                    f"{path}: others on this machine can read it (mode {about.st_mode & 0o777:04o}); make sure that "
-                    f"nobody did, then: chmod 600 {path}"
+                    f"{path}: others on this machine can read it (mode {about.st_mode & 0o777:04o}); make "
+                    f"sure that nobody did, then: chmod 600 {path}"
                 )
             if about.st_size > most:
                 raise WardroundError(f"{path}: too long to be what it should be")

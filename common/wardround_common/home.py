@@ -87,7 +87,7 @@ def make_folders(home: Path, *names: str) -> None:
 
 @contextmanager
 def locked(path: Path, whose: str) -> Iterator[None]:
-    """Hold a lock file for as long as the block runs. WardroundError, naming ``whose``, if another holds it."""
+    """Hold a lock file while the block runs. WardroundError, naming ``whose``, if another holds it."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -118,7 +118,7 @@ def is_locked(path: Path) -> bool:
 
 
 def open_log(path: Path, *, quiet: bool = False) -> logging.Logger:
-    """Log to a file that is turned over at 5 MB, and to stderr unless ``quiet``. Never a value or a secret."""
+    """Log to a file that is turned over at 5 MB, and to stderr unless ``quiet``; never a value or secret."""
     log = logging.getLogger(LOG)
     log.setLevel(logging.INFO)
     log.propagate = False

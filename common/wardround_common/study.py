@@ -209,6 +209,7 @@ def _outcome(known: Dictionary, where: str, outcome: str | None) -> None:
 
 
 def _predictors(known: Dictionary, where: str, terms: tuple[str, ...], outcome: str | None) -> None:
+    before: set[tuple[str, ...]] = set()
     for i, term in enumerate(terms):
         for name in term.split(":"):
             if name not in known:
@@ -217,8 +218,10 @@ def _predictors(known: Dictionary, where: str, terms: tuple[str, ...], outcome: 
                 raise ValueError(f"{where}[{i}]: `{name}` is the outcome")
         if len(set(term.split(":"))) != len(term.split(":")):
             raise ValueError(f"{where}[{i}]: `{term}` multiplies a variable with itself")
-        if sorted(term.split(":")) in [sorted(other.split(":")) for other in terms[:i]]:
+        factors = tuple(sorted(term.split(":")))
+        if factors in before:
             raise ValueError(f"{where}[{i}]: `{term}` stands there twice")
+        before.add(factors)
 
 
 def _resolve(study: Study, known: Dictionary, where: str, spec: AnalysisSpec) -> AnalysisSpec:

@@ -1,4 +1,4 @@
-"""The coordinator's own certificate authority: hospitals trust it alone, so no public one can stand in for it.
+"""The coordinator's own certificate authority: hospitals trust it alone, so no public one can replace it.
 
 ECDSA on P-256. The CA's key is needed for a new server certificate only and may be kept elsewhere.
 """
@@ -79,6 +79,20 @@ def make_server(
         .sign(signing, hashes.SHA256())
     )
     return _pem(key), certificate.public_bytes(Encoding.PEM)
+
+
+def server_fault(key: bytes, certificate: bytes) -> str:
+    """Return why a server can't use this key and certificate (PEM), or nothing."""
+    try:
+        public = load_pem_private_key(key, password=None).public_key()
+        found = x509.load_pem_x509_certificate(certificate)
+    except (ValueError, TypeError):
+        return "the server's key or certificate is not PEM"
+    if public != found.public_key():
+        return "the server's key does not belong to its certificate"
+    if found.not_valid_after_utc < datetime.now(UTC):
+        return f"expired on {found.not_valid_after_utc:%Y-%m-%d} by this machine's clock"
+    return ""
 
 
 def expires(certificate: bytes) -> datetime:

@@ -82,12 +82,13 @@ def conduct(
             raise ReplayDiverged(step, "the transcript ends before the program does")
         else:
             record = _ask(questions, members)
-            transcript.append(record)
             epochs[members.epoch.number] = members.epoch
         sums = tuple(
             _open(dictionary, one, opened.vector, epochs[record.epoch])
             for one, opened in zip(asked, record.sums, strict=True)
         )
+        if not replayed:  # what can't be opened is not kept, or the study could never go on
+            transcript.append(record)
         observe(Progress(step, replayed, tuple((one.analysis, one.query.kind) for one in asked)))
         step += 1
 

@@ -92,7 +92,7 @@ def serve_command(
     home: HomeOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Log to the file only.")] = False,
 ) -> None:
-    """Run the coordinator until it is told to stop (Ctrl-C, SIGTERM): Flower's SuperLink, and the studies' runs.
+    """Run the coordinator until told to stop (Ctrl-C, SIGTERM): Flower's SuperLink, and the studies' runs.
 
     Example:
       wardround coordinator serve --home /srv/wardround
@@ -148,13 +148,13 @@ def invite_command(
       wardround coordinator invite north --days 1 --again
     """
     opened = CoordinatorHome.open(home)
-    config = opened.config
+    config, ca_pem = opened.config, opened.ca_pem
     place = out or Path(f"{name}.invite")
     check_absent([place], force or again)
     now = time.time()
     expires = int(now + days * _DAY_S)
     token = opened.registry.invite(name, expires, now, again)
-    invite = Invite(config.name, config.address, opened.ca_file.read_text("ascii"), name, token, expires)
+    invite = Invite(config.name, config.address, ca_pem, name, token, expires)
     write_private(place, invite.to_text().encode())
     if as_json:
         _json({"hospital": name, "file": str(place), "expires": expires})
@@ -201,7 +201,8 @@ def admit_command(
     )
     opened.registry.admit(enrolment, time.time(), stock)
     _print(
-        f"Admitted `{enrolment.hospital}`; its node can connect within seconds of `coordinator serve` running."
+        f"Admitted `{enrolment.hospital}`; its node can connect within seconds of "
+        "`coordinator serve` running."
     )
 
 
@@ -254,7 +255,7 @@ def hospitals_command(
     for one in invited:
         gone = float(str(one["expires"])) < time.time()
         table.add_row(str(one["name"]), "invitation expired" if gone else "invited", "", "")
-    Console().print(table) if rows or invited else _print(
+    Console(markup=False).print(table) if rows or invited else _print(
         "None yet; invite one: wardround coordinator invite NAME"
     )
 
@@ -529,3 +530,17 @@ def replay(
         sys.stdout.write(text)
     else:
         write_file(out, text)
+
+
+@coordinator.command("doctor")
+def doctor_command(as_json: JsonOption = False, home: HomeOption = None) -> int:
+    """Check this home, its certificate, its ports, and what its listeners answer.
+
+    Changes nothing and prints no secret: the report may be mailed. Exit code 2 if a check failed.
+
+    Example:
+      wardround coordinator doctor
+    """
+    from wardround_server.doctor import doctor
+
+    return doctor(home, as_json)

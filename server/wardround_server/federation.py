@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -25,7 +27,7 @@ from wardround_common.messages import (
     Statement,
     StatementRequest,
 )
-from wardround_common.sealing.epoch import Epoch, Membership, verify_signatures
+from wardround_common.sealing.epoch import EPOCH, Epoch, Membership
 from wardround_common.sealing.identity import verify
 from wardround_common.sealing.mask import open_masks
 from wardround_common.sealing.roster import APPROVAL, Member, Roster
@@ -62,7 +64,9 @@ class Federation:
         nodes = {name: self._nodes[name] for name in epoch.hospitals}
         replies = self._talk({("epoch", node): body for node in nodes.values()}, EpochSignature)
         signatures = {name: replies["epoch", node].signature for name, node in nodes.items()}
-        verify_signatures(epoch, self._roster, signatures)
+        for name, signature in signatures.items():
+            with _by(name):
+                verify(self._roster.member(name).identity, signature, EPOCH, epoch.digest)
         self._epoch, self._signatures = epoch, tuple(signatures[name] for name in epoch.hospitals)
         return self._signatures
 
@@ -84,17 +88,19 @@ class Federation:
                 if own:
                     bodies[action, self._nodes[name]] = encoded[own]
         replies = self._talk(bodies, Answers)
-        vectors: dict[tuple[str, int], list[Words]] = {}
-        for reply in replies.values():
+        vectors: dict[tuple[str, int], dict[str, Words]] = {}
+        for (action, node), reply in replies.items():
+            name = self._names[node]
+            wanted = [
+                (q.analysis, q.index)
+                for q, names in zip(questions, taking_part, strict=True)
+                if q.action == action and name in names
+            ]
+            if [(answer.analysis, answer.index) for answer in reply.answers] != wanted:
+                raise ProtocolError(f"`{name}` answers other questions than it was asked")
             for answer in reply.answers:
-                vectors.setdefault((answer.analysis, answer.index), []).append(_vector(answer.sealed))
-        sums = []
-        for question, names in zip(questions, taking_part, strict=True):
-            sealed = vectors.get((question.analysis, question.index), [])
-            if len(sealed) != len(names) or len({len(vector) for vector in sealed}) != 1:
-                raise ProtocolError(f"`{question.analysis}`: an answer is missing or has another length")
-            sums.append(open_masks(sealed))
-        return sums
+                vectors.setdefault((answer.analysis, answer.index), {})[name] = _vector(name, answer.sealed)
+        return [open_masks(_of_one_length(q, vectors[q.analysis, q.index])) for q in questions]
 
     def _talk(self, bodies: Mapping[Address, bytes], expected: type[T]) -> dict[Address, T]:
         return talk(self._way, bodies, expected, self._names, self._patience)
@@ -108,9 +114,13 @@ class Federation:
                 StatementRequest(self._roster.digest, self.epoch.digest, self._signatures, analysis)
             )
             asked = {("state", node): body for node in names}
-            for (_, node), reply in sorted(exchange(self._way, asked, self._patience).items()):
-                told = MESSAGES.decode(reply, object)
-                if isinstance(told, Statement) and told.analysis == analysis:
+            for (_, node), reply in sorted(_exchanged(self._way, asked, names, self._patience).items()):
+                try:
+                    told = MESSAGES.decode(reply, object)
+                except ProtocolError:  # no reason to lose the study at its end
+                    continue
+                # one that no honest hospital makes counts as none, as a refusal does
+                if isinstance(told, Statement) and told.analysis == analysis and _is_possible(told):
                     found.append((names[node], told))
         return found
 
@@ -147,7 +157,8 @@ def agree(
     replies = talk(way, asked, Approval, names, patience)
     approvals = {name: replies["roster", by_name[name]] for name in roster.names}
     for name, approval in approvals.items():
-        verify(roster.member(name).identity, approval.signature, APPROVAL, roster.digest)
+        with _by(name):
+            verify(roster.member(name).identity, approval.signature, APPROVAL, roster.digest)
     federation = Federation(way, roster, by_name, patience)
     labels = [LABEL, *(spec.label for spec in study.analyses)]
     taking_part = {
@@ -194,22 +205,43 @@ def talk(
     names: Mapping[int, str],
     patience: Patience,
 ) -> dict[Address, T]:
-    """Exchange messages and decode the replies. StudyError, naming the hospital, where one refuses or is late."""
+    """Exchange messages, decode the replies. StudyError, naming the hospital, if one refuses or is late."""
+    found: dict[Address, T] = {}
+    for (action, node), body in _exchanged(way, bodies, names, patience).items():
+        who = f"`{names[node]}`" if node in names else "a hospital"
+        try:
+            reply = MESSAGES.decode(body, object)
+        except ProtocolError as error:
+            raise ProtocolError(f"{who}: its reply to `{action}` cannot be read ({error})") from None
+        if isinstance(reply, Refusal):
+            raise StudyError(f"{who} refuses: {refusal(reply.code)}")
+        if not isinstance(reply, expected):
+            raise ProtocolError(f"{who}: its reply to `{action}` has another type")
+        found[action, node] = reply
+    return found
+
+
+def _exchanged(
+    way: Post, bodies: Mapping[Address, bytes], names: Mapping[int, str], patience: Patience
+) -> dict[Address, bytes]:
     try:
-        replies = exchange(way, bodies, patience)
+        return exchange(way, bodies, patience)
     except Late as late:
         who = listed(sorted(names.get(node, str(node)) for node in late.nodes))
         raise LateHospitals(f"{who}: no answer within {patience.deadline_s:g} s") from None
-    found: dict[Address, T] = {}
-    for address, body in replies.items():
-        reply = MESSAGES.decode(body, object)
-        if isinstance(reply, Refusal):
-            who = f"`{names[address[1]]}`" if address[1] in names else "a hospital"
-            raise StudyError(f"{who} refuses: {refusal(reply.code)}")
-        if not isinstance(reply, expected):
-            raise ProtocolError(f"a hospital's reply to `{address[0]}` has another type")
-        found[address] = reply
-    return found
+
+
+def _is_possible(statement: Statement) -> bool:
+    return statement.rows >= 0 and 0 <= statement.auc <= 1
+
+
+@contextmanager
+def _by(name: str) -> Iterator[None]:
+    """Name the hospital whose message is checked within."""
+    try:
+        yield
+    except ProtocolError as error:
+        raise ProtocolError(f"`{name}`: {error}") from None
 
 
 class LateHospitals(StudyError):
@@ -238,7 +270,15 @@ _CODES = {
 }
 
 
-def _vector(sealed: bytes) -> Words:
+def _vector(name: str, sealed: bytes) -> Words:
     if len(sealed) % 8:
-        raise ProtocolError("an answer is not a vector of 64-bit words")
+        raise ProtocolError(f"`{name}`: an answer is not a vector of 64-bit words")
     return np.frombuffer(sealed, "<u8")
+
+
+def _of_one_length(question: Question, vectors: Mapping[str, Words]) -> list[Words]:
+    (usual, _), *others = Counter(map(len, vectors.values())).most_common()
+    if others:
+        odd = listed(name for name, vector in vectors.items() if len(vector) != usual)
+        raise ProtocolError(f"{odd}: an answer to `{question.analysis}` has another length than the others'")
+    return list(vectors.values())

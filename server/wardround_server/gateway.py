@@ -1,4 +1,4 @@
-"""What faces the outside: an ASGI filter before Flower's app that lets a node's own routes through, no others.
+"""What faces the outside: an ASGI filter before Flower's app that lets only a node's own routes through.
 
 Every route is spelled out; Flower's Control and Runtime APIs, which have no login, are not among them. A
 key that is not admitted is refused before a byte of the body is read, and a body longer than the route's
@@ -55,7 +55,7 @@ ENROL: Final = "/wardround/enrol"
 HELLO: Final = "/wardround/hello"
 _FRESH_S: Final = 1.0  # how old what is known of the registry may be
 _TRIES: Final = 30  # refused enrolments a minute
-_BODY_S: Final = 30.0  # in which a body has to come, and a second more for each ``_SLOWEST`` bytes of its limit
+_BODY_S: Final = 30.0  # in which a body has to come, and a second more per ``_SLOWEST`` bytes of its limit
 _SLOWEST: Final = 64 << 10
 _HTTP: Final = {  # of refused enrolments
     "token_unknown": 401,

@@ -111,14 +111,19 @@ def _ask(way: Post, study: Study, nodes: Mapping[int, HospitalRecord], seen: _Se
         replies = dict(late.replies)
     for (_, node), reply in replies.items():
         record = nodes[node]
-        said = MESSAGES.decode(reply, object)
         seen.waiting.discard(record.name)
         seen.declined.pop(record.name, None)
+        try:
+            said = MESSAGES.decode(reply, object)
+            if isinstance(said, Entry):
+                said.member.verify(study.digest)
+        except ProtocolError:
+            said = None
         if isinstance(said, Entry):
-            said.member.verify(study.digest)
-            if (said.member.name, said.member.identity) != (record.name, record.identity):
-                raise ProtocolError(f"`{record.name}`: its node speaks in another hospital's name")
-            seen.joined[node] = said.member
+            if (said.member.name, said.member.identity) == (record.name, record.identity):
+                seen.joined[node] = said.member
+            else:
+                seen.declined[record.name] = "its node speaks in another hospital's name"
         elif isinstance(said, Refusal) and said.code == "not_approved":
             seen.waiting.add(record.name)
         else:
@@ -129,6 +134,6 @@ def _same(joined: Mapping[int, Member], begun_by: Mapping[str, Member]) -> None:
     for member in joined.values():
         if begun_by[member.name] != member:
             raise StudyError(
-                f"`{member.name}` has approved the study anew since it began, so its sums can't be gone on with; "
-                "begin anew: wardround coordinator launch --again"
+                f"`{member.name}` has approved the study anew since it began, so its sums can't be gone on "
+                "with; begin anew: wardround coordinator launch --again"
             )

@@ -10,7 +10,7 @@ from wardround_common.enrolment import check_name, split_address
 from wardround_common.errors import WardroundError
 from wardround_common.files import read_private, write_file, write_private
 from wardround_common.home import Address, Name, Part, find_home, make_folders, read_toml, toml_text
-from wardround_server.certificates import make_ca, make_server
+from wardround_server.certificates import make_ca, make_server, server_fault
 from wardround_server.registry import Registry
 
 CONTROL_PORT = 9091
@@ -45,12 +45,12 @@ class CoordinatorHome:
 
     @classmethod
     def open(cls, path: Path | None) -> CoordinatorHome:
-        """Return the home at ``path`` or where it usually is. WardroundError if no coordinator lives there."""
+        """Return the home at ``path`` or its usual place. WardroundError if no coordinator lives there."""
         home = cls(find_home(path))
         if not home.config_file.exists():
             raise WardroundError(
-                f"{home.path}: no coordinator's home; make one with `wardround coordinator init`, or give its folder "
-                "with --home or WARDROUND_HOME"
+                f"{home.path}: no coordinator's home; make one with `wardround coordinator init`, or give "
+                "its folder with --home or WARDROUND_HOME"
             )
         return home
 
@@ -125,6 +125,20 @@ class CoordinatorHome:
         named = self.config.database
         return ":flwr-in-memory:" if named == ":memory:" else str(self.path / named)
 
+    @property
+    def ca_pem(self) -> str:
+        """The CA's certificate. WardroundError where it is not there."""
+        return _certificate(self.ca_file).decode("ascii", "replace")
+
+    def check_certificates(self) -> None:
+        """Raise WardroundError unless the CA's certificate is there and the server's can be served."""
+        _certificate(self.ca_file)
+        fault = server_fault(read_private(self.server_key_file), _certificate(self.server_file))
+        if fault:
+            raise WardroundError(
+                f"{self.server_file}: {fault}; make a new one: wardround coordinator renew-certificate"
+            )
+
     def renew_certificate(self) -> None:
         """Make a new server key and certificate. WardroundError where the CA's key is not there."""
         if not self.ca_key_file.exists():
@@ -132,12 +146,13 @@ class CoordinatorHome:
                 f"{self.ca_key_file}: not there; bring the CA's key back for as long as this takes"
             )
         host, _ = split_address(self.config.address)
-        key, certificate = make_server(read_private(self.ca_key_file), self.ca_file.read_bytes(), host)
+        key, certificate = make_server(read_private(self.ca_key_file), _certificate(self.ca_file), host)
         write_private(self.server_key_file, key)
         write_file(self.server_file, certificate)
 
 
-def make_home(path: Path, name: str, address: str, listen: str | None, control_port: int, database: str = ""
+def make_home(
+    path: Path, name: str, address: str, listen: str | None, control_port: int, database: str = ""
 ) -> CoordinatorHome:
     """Make a coordinator's home with a CA of its own. WardroundError if there is one already."""
     check_name(name)
@@ -165,6 +180,15 @@ def make_home(path: Path, name: str, address: str, listen: str | None, control_p
     home.registry.close()
     del home.registry
     return home
+
+
+def _certificate(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WardroundError(
+            f"{path}: cannot be read ({error.strerror}); restore it from your back-up"
+        ) from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -123,14 +123,14 @@ class Registry:
         if _admitted(db, hospital):
             raise WardroundError(
                 f"{hospital} is admitted already; to admit it with new keys, revoke it first, "
-                "or invite it again for it to enrol with those it has"
+                "or add --again for it to enrol once more with those it has"
             )
         found = db.execute(
             "select 1 from invitations where hospital = ? and used_by is null and expires > ?",
             (hospital, now),
         ).fetchone()
         if found:
-            raise WardroundError(f"{hospital} has an open invitation; invite it again to replace that one")
+            raise WardroundError(f"{hospital} has an open invitation; add --again to replace that one")
 
     def enrol(self, enrolment: Enrolment, token: str, now: float) -> HospitalRecord:
         """Admit a hospital that shows its token. EnrolmentRefused says by its code why not.

@@ -60,6 +60,7 @@ class Clock:
         self.seconds: dict[str, float] = {}
 
     def __call__(self, progress: Progress) -> None:
+        """Note the time since the last progress and pass this one on."""
         now = time.perf_counter()
         for analysis in {analysis for analysis, _ in progress.kinds}:
             self.seconds[analysis] = self.seconds.get(analysis, 0.0) + now - self._last

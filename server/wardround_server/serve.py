@@ -1,8 +1,8 @@
-"""`coordinator serve`: keeps Flower's SuperLink running, its nodes in step with the registry, and studies going.
+"""`coordinator serve`: keeps the SuperLink running, its nodes in step with the registry, and studies going.
 
-The SuperLink is a process of its own. If it dies it is started again, and so is the run of every study that
-the operator wants and that nobody conducts: a run that ended with its SuperLink is a new run on the same
-transcript. What is wanted stands in files, so nothing is lost with this process.
+Flower's SuperLink is a process of its own. If it dies it is started again, and so is the run of every
+study that the operator wants and that nobody conducts: a run that ended with its SuperLink is a new run on
+the same transcript. What is wanted stands in files, so nothing is lost with this process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import replace
 from wardround_common.enrolment import split_address
 from wardround_common.errors import LinkError, WardroundError
 from wardround_common.home import LOG, VARIABLE, locked, write_status
-from wardround_server.grid.control import Control
+from wardround_server.grid.control import Control, direct_loopback
 from wardround_server.grid.superlink import LOOPBACK, bound
 from wardround_server.home import CoordinatorHome
 from wardround_server.studies import ENDED, RUN, STOP, StudyFolder, folders
@@ -48,8 +48,9 @@ class Supervisor:
         self._said, self._told_at = "", 0.0
 
     def run(self) -> None:
-        """Supervise until it is time to stop. WardroundError if the SuperLink can't listen at its first start."""
+        """Supervise until told to stop. WardroundError if the SuperLink can't serve at its first start."""
         with locked(self._home.lock_file, "this coordinator"):
+            self._home.check_certificates()
             self._log.info(
                 "coordinator `%s`: hospitals dial %s", self._home.config.name, self._home.config.address
             )
@@ -64,7 +65,7 @@ class Supervisor:
             self._log.info("coordinator stopped")
 
     def _check_ports(self) -> None:
-        """Find out whether the SuperLink could listen; one whose coordinator was killed may be about to end."""
+        """Find out if the SuperLink could listen; one whose coordinator was killed may be about to end."""
         config, end = self._home.config, time.monotonic() + _STOPS_S
         for host, port in ((LOOPBACK, config.control_port), split_address(config.listen)):
             while True:
@@ -113,6 +114,7 @@ class Supervisor:
         self._tell("starting")
 
     def _started(self) -> subprocess.Popen[bytes]:
+        direct_loopback()
         environment = os.environ | {
             VARIABLE: str(self._home.path.absolute()),
             "FLWR_HOME": str(self._home.flower_home.absolute()),

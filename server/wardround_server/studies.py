@@ -23,7 +23,7 @@ ENDED = ("finished", "failed", "stopped")
 
 @dataclass(frozen=True)
 class Order:
-    """What the operator wants of a study. ``quorum`` None: all hospitals that are admitted; times in seconds."""
+    """What the operator wants of a study. ``quorum`` None: all admitted hospitals; times in seconds."""
 
     wanted: str = RUN
     quorum: int | None = None
@@ -153,12 +153,13 @@ def enter(studies: Path, study: Study, order: Order, again: bool = False) -> Stu
             shutil.move(folder.path, studies / f".{study.name}.{time.strftime('%Y%m%dT%H%M%S')}")
         elif folder.study.manifest() != study.manifest():
             raise StudyError(
-                f"{study.name}: another version of it was launched before; give this one another name, or put the "
-                "other aside with --again"
+                f"{study.name}: another version of it was launched before; give this one another name, or "
+                "put the other aside with --again"
             )
         elif folder.status.state == "finished":
             raise StudyError(
-                f"{study.name}: finished; see `wardround coordinator results {study.name}`, or run it anew with --again"
+                f"{study.name}: finished; see `wardround coordinator results {study.name}`, "
+                "or run it anew with --again"
             )
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_file(folder._manifest, study.manifest())

@@ -23,7 +23,12 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = [sys.executable, "-m", "wardround_common"]
-ENVIRONMENT = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "NO_COLOR": "1", "COLUMNS": "400"}
+ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "NO_COLOR": "1",
+    "COLUMNS": "400",
+}
 
 
 def free_port() -> int:
@@ -113,7 +118,9 @@ class Hospital:
         self.net.invite(self.name)
         run("hospital", "init", "--name", self.name, "--table", self.table, "--home", self.home)
         file = self.net.folder / f"{self.name}.enrolment.json"
-        said = run("hospital", "join", self.net.invitation(self.name), "--home", self.home, "--enrolment", file)
+        said = run(
+            "hospital", "join", self.net.invitation(self.name), "--home", self.home, "--enrolment", file
+        )
         assert "Admitted by" in said, said
 
     def approve(self, study: object, *options: object) -> str:
@@ -214,14 +221,17 @@ class Network:
             return bool(state["state"] == "finished")
 
         until(over, seconds, lambda: f"{self.study(name)}\n{self.logs()}")
-        found: dict[str, Any] = json.loads((self.home / "studies" / name / "results" / "results.json").read_text())
+        found: dict[str, Any] = json.loads(
+            (self.home / "studies" / name / "results" / "results.json").read_text()
+        )
         return found
 
     def logs(self) -> str:
         """All that was logged, for a failed test."""
         parts = []
         for path in sorted(self.folder.rglob("*.log")):
-            parts.append(f"== {path.relative_to(self.folder)}\n" + "\n".join(path.read_text("utf-8", "replace").splitlines()[-30:]))
+            last = path.read_text("utf-8", "replace").splitlines()[-30:]
+            parts.append(f"== {path.relative_to(self.folder)}\n" + "\n".join(last))
         return "\n".join(parts)
 
     def close(self) -> None:
@@ -251,7 +261,9 @@ def online(hospital: Hospital) -> bool:
         said = json.loads((hospital.home / "status.json").read_text())
     except (OSError, ValueError):
         return False
-    return bool(said["state"] == "online" and hospital.node.process is not None and said["pid"] == hospital.node.pid)
+    return bool(
+        said["state"] == "online" and hospital.node.process is not None and said["pid"] == hospital.node.pid
+    )
 
 
 def until(true: Any, seconds: float, why: Any = lambda: "") -> None:

@@ -11,7 +11,7 @@ from wardround_common.envelope import unwrapped, wrapped
 from wardround_common.errors import ProtocolError
 from wardround_common.messages import FIELD
 
-EDGES = [0, 1, 100, 113, 114, 115, 120, 126, 127, 128, 129, 16_370, 16_376, 16_383, 16_384, 2_097_140, 2_097_152]
+EDGES = [0, 1, 100, 113, 114, 115, 120, 126, 127, 128, 129, 16370, 16376, 16383, 16384, 2097140, 2097152]
 
 
 @pytest.mark.parametrize("size", EDGES)

@@ -73,9 +73,11 @@ class Roster:
         """Raise ProtocolError unless names and keys are unique, in order, and all signed by their owners."""
         if list(self.names) != sorted(set(self.names)):
             raise ProtocolError("the roster's names are not unique and sorted")
-        for keys in ([m.identity for m in self.members], [m.masking for m in self.members]):
-            if len(set(keys)) != len(keys):
-                raise ProtocolError("two members of the roster share a key")
+        owners: dict[bytes, str] = {}
+        for member in self.members:
+            for key in (b"identity" + member.identity, b"masking" + member.masking):
+                if owners.setdefault(key, member.name) != member.name:
+                    raise ProtocolError(f"`{owners[key]}` and `{member.name}` of the roster share a key")
         for member in self.members:
             member.verify(self.study)
 

@@ -45,7 +45,9 @@ def run_network(out: Path, as_json: bool) -> None:
     begun = time.monotonic()
     with _processes() as start:
         coordinator = _coordinator(folder, start)
-        console.print(f"Coordinator on {coordinator.config.address}: TLS 1.3, its own CA, node authentication")
+        console.print(
+            f"Coordinator on {coordinator.config.address}: TLS 1.3, its own CA, node authentication"
+        )
         study = read_study(shipped(NAME))
         hospitals = [_hospital(folder, coordinator, *one, start) for one in shipped_tables(NAME).items()]
         for home in hospitals:
@@ -107,7 +109,9 @@ def _processes() -> Iterator[Start]:
 
 def _coordinator(folder: Path, start: Start) -> CoordinatorHome:
     ports = [_free_port(), _free_port()]
-    home = make_coordinator(folder / "coordinator", "demo", f"localhost:{ports[0]}", None, ports[1], ":memory:")
+    home = make_coordinator(
+        folder / "coordinator", "demo", f"localhost:{ports[0]}", None, ports[1], ":memory:"
+    )
     start("coordinator", home.path)
     _until(lambda: read_status(home.status_file).get("state") == "serving", home.path)
     return home

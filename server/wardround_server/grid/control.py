@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import files
 from typing import TypeVar
 
@@ -32,6 +34,7 @@ class Control:
     """A connection to the SuperLink of this machine. Every method raises LinkError where it can't be had."""
 
     def __init__(self, home: CoordinatorHome) -> None:
+        direct_loopback()
         self._client = ControlHttpClient.from_server_address(
             f"127.0.0.1:{home.config.control_port}", False, home.ca_file.read_bytes(), []
         )
@@ -41,7 +44,7 @@ class Control:
         self._client.close()
 
     def nodes(self) -> dict[bytes, tuple[int, str, str]]:
-        """Return each registered node's number, state and since when it is online, by its public key (PEM)."""
+        """Return each registered node's number, state and time of coming online, by its public key (PEM)."""
         found = _call(lambda: self._client.ListNodes(ListNodesRequest())).nodes_info
         return {
             bytes(one.public_key): (one.node_id, one.status, one.last_activated_at)
@@ -70,10 +73,8 @@ class Control:
 
     def stop(self, run_id: int) -> None:
         """Stop a run; one that has ended already is left alone."""
-        try:
+        with suppress(RunIsOver):
             _call(lambda: self._client.StopRun(StopRunRequest(run_id=run_id)))
-        except RunIsOver:
-            pass
 
     def is_running(self, run_id: int) -> bool:
         """Tell whether a run is to start or goes on."""
@@ -86,6 +87,13 @@ class Control:
 
 class RunIsOver(LinkError):
     """A run has ended, or is not known."""
+
+
+def direct_loopback() -> None:
+    """Keep this process and its children from asking a proxy for this machine's own addresses."""
+    for name in ("NO_PROXY", "no_proxy"):
+        kept = [one for one in os.environ.get(name, "").split(",") if one]
+        os.environ[name] = ",".join(dict.fromkeys([*kept, "127.0.0.1", "localhost"]))
 
 
 def thin_fab() -> bytes:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from wardround_common.errors import ProtocolError
 from wardround_server.grid.post import Post
 
+_AGAIN_AT_MOST_S = 120.0
 Address = tuple[str, int]  # an action, and the node that is to act
 
 
@@ -38,7 +39,7 @@ class Patience:
     first_s: float = 0.01
     most_s: float = 0.1
     look_s: float = 1.0
-    again_s: float = 30.0
+    again_s: float = 15.0
     deadline_s: float = 600.0
     waiting: Callable[[frozenset[int]], None] = lambda nodes: None
 
@@ -57,7 +58,7 @@ def exchange(
 ) -> dict[Address, bytes]:
     """Send each node its body under its action; return the replies' bodies by the same addresses.
 
-    Raises ProtocolError for a reply of another form, Late when nodes have not replied by the deadline.
+    A reply of another form is empty. Raises Late when nodes have not replied by the deadline.
     """
     ids: dict[str, Address] = {}
     still = dict.fromkeys(bodies, _Open(0.0, patience.again_s))
@@ -117,4 +118,4 @@ def _send(
         for node, message_id in way.send(action, by_node).items():
             address = action, node
             ids[message_id] = address
-            still[address] = _Open(time.time(), again_s or 2 * still[address].again_s)
+            still[address] = _Open(time.time(), again_s or min(2 * still[address].again_s, _AGAIN_AT_MOST_S))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -36,6 +37,7 @@ from wardround_server.home import CoordinatorHome
 LOOPBACK = "127.0.0.1"
 _PARENT_S = 0.2
 _GRACE_S = 3
+_BACKLOG = 256
 _HEAD_S = 20.0  # in which a request's headers have to come
 _HEAD_BYTES = 64 << 10
 
@@ -143,21 +145,19 @@ def _server(app: App, home: CoordinatorHome, lifespan: Any) -> _Server:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Return a listening socket's address, taken. WardroundError where it can't be had."""
+    """Return a socket that listens there. WardroundError where it can't be had."""
     bare = host.strip("[]")
     listener = socket.socket(socket.AF_INET6 if ":" in bare else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((bare, port))
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        what = (
-            "another program uses this port"
-            if isinstance(error, OSError) and error.errno == 98
-            else error.strerror
-        )
+        what = "another program uses this port" if error.errno == errno.EADDRINUSE else error.strerror
         raise WardroundError(
-            f"{host}:{port}: cannot listen there ({what}); stop that program, or change `listen` or `control_port`"
+            f"{host}:{port}: cannot listen there ({what}); stop that program, or change "
+            "`listen` or `control_port`"
         ) from None
     return listener
 
@@ -188,6 +188,7 @@ async def _run(home: CoordinatorHome, parent: int) -> None:
 
 def main(home: str, parent: str) -> int:
     """Serve until told to stop, or until the parent is gone."""
+    os.umask(0o077)  # Flower's database is for its owner only
     opened = CoordinatorHome(Path(home))
     open_log(opened.path / "logs" / "superlink.log", quiet=True)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
