@@ -35,7 +35,7 @@ def trusting(ca_pem: str, inspection_ca: Path | None = None) -> ssl.SSLContext:
 def use_proxy(home: HospitalHome) -> None:
     """Go out by the proxy of the configuration, where it names one; it is passed where httpx looks for it."""
     if home.config.network.proxy is not None:
-        os.environ["HTTPS_PROXY"] = os.environ["https_proxy"] = home.config.network.proxy 
+        os.environ["HTTPS_PROXY"] = os.environ["https_proxy"] = home.config.network.proxy
 
 
 def of_home(home: HospitalHome, ca_pem: str | None = None) -> ssl.SSLContext:

@@ -41,6 +41,8 @@ from wardround_server.gateway import FLEET, STOCK
 from wardround_server.registry import Registry
 from wardround_server.simulation import simulate
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("north", "south", "east")
 
 

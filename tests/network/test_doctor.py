@@ -40,6 +40,8 @@ from wardround_server.registry import Registry
 from wardround_server.shipped import shipped_tables
 from wardround_server.studies import Status, StudyFolder
 
+pytestmark = pytest.mark.slow
+
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 PASSWORD = "correct-horse"
 
