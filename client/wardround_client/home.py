@@ -32,6 +32,14 @@ from wardround_common.home import Address, Name, Part, find_home, make_folders, 
 from wardround_common.sealing.identity import Identity
 
 K = TypeVar("K")
+_POLICY = """\
+# This hospital's own floors; a study that asks for less is refused. Every key is optional.
+min_hospitals = 3    # a sum is over this many hospitals at least
+min_rows = 10        # this hospital abstains with fewer usable rows
+min_cell = 11        # published counts from 1 to 10 are suppressed
+# analyses = ["summary", "logistic"]   # the kinds that may run here; all, if left out
+# statements = ["metrics"]             # which rounded facts about this hospital alone may be told; none, if left out
+"""
 
 
 class HospitalPart(Part):
@@ -214,6 +222,7 @@ def make_home(path: Path, name: str, table: Path | None) -> HospitalHome:
     else:
         lines.append(f"table = {toml_text(os.path.abspath(table))}")  # noqa: PTH100 (the link itself is meant)
     write_file(home.config_file, "\n".join([*lines, ""]))
+    write_file(home.policy_file, _POLICY)
     home.make_keys()
     return home
 

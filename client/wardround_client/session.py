@@ -176,6 +176,8 @@ class Session:
         asked = QUERY_RECORDS.decode(question.asked, Asked)
         if isinstance(asked.query, ScoresQuery) and asked.query.rows.part == "test":
             self._judged[question.analysis] = asked, asked.query.model.sha256
+            if kept is None and "metrics" in self._policy.statements:
+                self._store.judge(binding, question.analysis, question.asked)
         if kept is not None:
             return Sealed(kept[1])
         if asked.analysis != question.analysis or type(asked.query) not in self._kinds[question.analysis]:
@@ -201,6 +203,11 @@ class Session:
     def state(self, analysis: str) -> Statement:
         """Tell how the model does here that this session evaluated. Refused unless policy allows it."""
         asked, model = self._judged.get(analysis, (None, ""))
+        if asked is None and self._roster is not None:  # it was evaluated before the node was started again
+            noted = self._store.judged(self._roster.digest, analysis)
+            if noted is not None:
+                asked = QUERY_RECORDS.decode(noted, Asked)
+                model = asked.query.model.sha256 if isinstance(asked.query, ScoresQuery) else ""
         if asked is None or self._roster is None:
             raise Refused("no_statement", "a statement on a model that was not evaluated here")
         contribution, _ = self._compute(asked)

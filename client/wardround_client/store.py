@@ -30,12 +30,15 @@ create table if not exists ledger (
 create table if not exists studies (
     digest blob primary key, name text not null, manifest blob not null, offered_at real not null,
     approved_at real, signature blob, masking blob, roster blob, epoch blob) without rowid;
+create table if not exists judged (
+    binding blob, analysis text, asked blob not null, primary key (binding, analysis)) without rowid;
 create table if not exists audit (
     seq integer primary key, at real not null, event text not null, study text not null,
     detail text not null);
 """
 
 
+_FIRST_TABLES = {"answers", "ledger", "audit"}  # a database from before it was marked as ours has these
 _STUDY = "digest, name, manifest, offered_at, approved_at, signature, masking, roster, epoch"
 
 
@@ -112,12 +115,10 @@ class NodeStore:
         if self._db.execute("pragma application_id").fetchone()[0] == _APPLICATION:
             return
         self._db.execute("begin immediate")
-        application, tables = (
-            self._db.execute(what).fetchone()[0]
-            for what in ("pragma application_id", "select count(*) from sqlite_master")
-        )
+        application = self._db.execute("pragma application_id").fetchone()[0]
+        tables = {name for (name,) in self._db.execute("select name from sqlite_master where type = 'table'")}
         if application != _APPLICATION:  # else another process was faster
-            if application or tables:
+            if application or (tables and not tables >= _FIRST_TABLES):
                 raise WardroundError(
                     f"{self._label}: this is another program's database; choose the hospital's own home"
                 )
@@ -205,6 +206,15 @@ class NodeStore:
             "epoch = null where digest = ?",
             (digest,),
         )
+
+    def judge(self, binding: bytes, analysis: str, asked: bytes) -> None:
+        """Note the last evaluation on held-out rows, encoded, on which a statement may be made."""
+        self._change("insert or replace into judged values (?, ?, ?)", (binding, analysis, asked))
+
+    def judged(self, binding: bytes, analysis: str) -> bytes | None:
+        """Return the evaluation that ``judge`` noted."""
+        statement = "select asked from judged where binding = ? and analysis = ?"
+        return next((row[0] for row in self._rows(statement, binding, analysis)), None)
 
     def signed_roster(self, digest: bytes, roster: bytes) -> None:
         """Note the roster, encoded, that this hospital signed."""

@@ -40,6 +40,8 @@ def main(grid: Grid, context: Context) -> None:
     home = CoordinatorHome.open(None)
     folder = _folder(home, str(context.run_config.get("study", "")))
     with folder.conducting():
+        if folder.status.state == "finished":
+            return  # another run was faster
         try:
             _conduct(grid, home, folder)
         except Stopped:

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from tests.support import cohort_of, patients, study_of
 from wardround_client.gate import Judged, Policy, state
 from wardround_client.sources import of_frame
+from wardround_client.session import Session
 from wardround_client.store import NodeStore
 from wardround_common import messages as say
 from wardround_common.errors import Refused
@@ -140,3 +141,18 @@ def test_the_gate_refuses_few_rows_and_a_silent_policy(
     assert "0.81" not in str(refused.value)
     assert store.entries() == []
     assert repr(judged) == "Judged(...)"
+
+
+def test_a_node_that_was_started_again_tells_of_the_model_that_it_evaluated_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = session_with(monkeypatch)
+    again = Session(
+        session._hospital,
+        session._identity,
+        session._policy,
+        session._store,
+        session._study,
+        session._cohort,
+    )
+    assert again.state("logistic") == session.state("logistic")
