@@ -38,7 +38,7 @@ min_hospitals = 3    # a sum is over this many hospitals at least
 min_rows = 10        # this hospital abstains with fewer usable rows
 min_cell = 11        # published counts from 1 to 10 are suppressed
 # analyses = ["summary", "logistic"]   # the kinds that may run here; all, if left out
-# statements = ["metrics"]             # which rounded facts about this hospital alone may be told; none, if left out
+# statements = ["metrics"]             # rounded facts that may be told about this hospital alone; none
 """
 
 

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from tests.support import cohort_of, patients, study_of
 from wardround_client.gate import Judged, Policy, state
-from wardround_client.sources import of_frame
 from wardround_client.session import Session
+from wardround_client.sources import of_frame
 from wardround_client.store import NodeStore
 from wardround_common import messages as say
 from wardround_common.errors import Refused

@@ -7,13 +7,12 @@ own client: one request for all replies that are there, one for each body.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Protocol
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.message.message import remove_content_from_message
@@ -38,7 +37,6 @@ from wardround_common.envelope import unwrapped, wrapped
 from wardround_common.errors import ProtocolError
 from wardround_common.messages import FIELD, RECORD, message_type
 
-_UPLOAD_S = 30.0  # a reply's body follows its envelope; longer than this, and it is asked for again
 _THREADS = 4
 
 
@@ -120,6 +118,7 @@ class NetworkPost:
         self._node = grid.node
         self._run = grid.run.run_id
         self._pool = ThreadPoolExecutor(_THREADS, "post")
+        self._arriving: dict[str, _Arriving] = {}  # by the message that each replies to
 
     def send(self, action: str, bodies: Mapping[int, bytes]) -> dict[int, str]:
         """Send each node its body."""
@@ -154,48 +153,65 @@ class NetworkPost:
             object_id=name,
             object_content=content,
         )
-        if not self._client.PushObject(request).stored:
-            raise ProtocolError("Flower's SuperLink did not keep a message")
+        self._client.PushObject(request)  # one that is not kept is sent again, like any that is lost
 
     def collect(self, message_ids: Sequence[str]) -> list[Letter]:
-        """Return what came back; the bodies are fetched side by side."""
+        """Return what came back whole; bodies are fetched side by side, once they have been uploaded."""
         pulled = self._client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
-        return list(self._pool.map(self._letter, pulled.messages_list, pulled.message_object_trees))
+        for proto, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
+            reply = message_from_proto(proto)
+            self._arriving[reply.metadata.reply_to_message_id] = _Arriving(
+                reply.metadata.message_id,
+                reply.metadata.src_node_id,
+                None if reply.has_error() else _leaf(tree),
+            )
+        wanted = set(message_ids)
+        self._arriving = {one: about for one, about in self._arriving.items() if one in wanted}
+        found = [one for one in self._pool.map(self._letter, list(self._arriving)) if one is not None]
+        for letter in found:
+            del self._arriving[letter.message_id]
+        return found
 
-    def _letter(self, proto: Any, tree: ObjectTree) -> Letter:
-        reply = message_from_proto(proto)
-        about = reply.metadata
-        body = None if reply.has_error() else self._fetch(tree)
+    def _letter(self, message_id: str) -> Letter | None:
+        """Return what came back for a message; None while its body is on its way."""
+        about = self._arriving[message_id]
+        if about.leaf is None:
+            return Letter(message_id, about.node, None)
+        request = PullObjectRequest(node=self._node, run_id=self._run, object_id=about.leaf)
+        found = self._client.PullObject(request)
+        if found.object_found and not found.object_available:
+            return None
         done = ConfirmMessageReceivedRequest(
-            node=self._node, run_id=self._run, message_object_id=about.message_id
+            node=self._node, run_id=self._run, message_object_id=about.reply_id
         )
-        if not reply.has_error():
-            self._client.ConfirmMessageReceived(done)
-        return Letter(about.reply_to_message_id, about.src_node_id, body)
-
-    def _fetch(self, tree: ObjectTree) -> bytes | None:
-        """Return the body of a reply; None if its sender never finished uploading it."""
-        while tree.children:
-            tree = tree.children[0]
-        request = PullObjectRequest(node=self._node, run_id=self._run, object_id=tree.object_id)
-        end, pause = time.monotonic() + _UPLOAD_S, 0.002
-        while time.monotonic() < end:
-            found = self._client.PullObject(request)
-            if not found.object_found:
-                return None
-            if found.object_available:
-                try:
-                    return bytes(unwrapped(found.object_content))
-                except ProtocolError:
-                    return b""
-            time.sleep(pause)
-            pause = min(2 * pause, 0.1)
-        return None
+        self._client.ConfirmMessageReceived(done)
+        if not found.object_found:
+            return Letter(message_id, about.node, None)
+        try:
+            return Letter(message_id, about.node, bytes(unwrapped(found.object_content)))
+        except ProtocolError:
+            return Letter(message_id, about.node, b"")
 
     def nodes(self) -> dict[int, float]:
         """Return the nodes that are online, with when each came."""
         found = self._client.GetNodes(GetNodesRequest()).nodes
         return {node.node_id: datetime.fromisoformat(node.last_activated_at).timestamp() for node in found}
+
+
+@dataclass(frozen=True)
+class _Arriving:
+    """A reply whose body may still be on its way. ``leaf`` None: an error instead of a body."""
+
+    reply_id: str
+    node: int
+    leaf: str | None
+
+
+def _leaf(tree: ObjectTree) -> str:
+    """Return the id of the innermost object."""
+    while tree.children:
+        tree = tree.children[0]
+    return str(tree.object_id)
 
 
 def _name(message: Message, body: bytes, contents: dict[str, bytes]) -> None:
