@@ -72,7 +72,7 @@ def _echoed(folder: Path, database: str) -> tuple[dict[str, Any], float]:
     """Return what the echo app measured, and the peak of a node's resident memory in bytes."""
     folder.mkdir()
     told = folder / "told.json"
-    os.environ |= {"WARDROUND_ECHO": str(told), "WARDROUND_ECHO_PIDS": "{}", "PYTHONPATH": str(ROOT)}
+    os.environ |= {"WARDROUND_ECHO": str(told), "PYTHONPATH": str(ROOT)}
     tables = shipped_tables("heart-disease")
     with network(folder, tables, database) as net:
         for hospital in net.hospitals.values():
@@ -83,11 +83,8 @@ def _echoed(folder: Path, database: str) -> tuple[dict[str, Any], float]:
         until(lambda: all(map(online, net.hospitals.values())), 60, net.logs)
         nodes = [hospital.node.pid for hospital in net.hospitals.values()]
         net.coordinator.stop()
-        # the ServerApp is told whose processor time to look at by its environment
-        superlink = folder / "superlink.pid"
-        os.environ["WARDROUND_ECHO_PIDS"] = json.dumps({"nodes": nodes})
+        os.environ["WARDROUND_ECHO_NODES"] = json.dumps(nodes)  # the ServerApp tells their processor time
         net.serve()
-        superlink.write_text(str(net.superlink_pid()))
         _start(net.home)
         until(told.exists, 120, net.logs)
         found: dict[str, Any] = json.loads(told.read_text())

@@ -62,14 +62,19 @@ def main(grid: Grid, context: Context) -> None:
 def _cpu() -> dict[str, float]:
     """Return the processor seconds of the SuperLink, this ServerApp and all nodes."""
     tick = os.sysconf("SC_CLK_TCK")
-    found = {"coordinator's app": time.process_time()}
-    for name, pids in json.loads(os.environ["WARDROUND_ECHO_PIDS"]).items():
-        spent = 0
-        for pid in pids:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            spent += int(fields[11]) + int(fields[12])
-        found[name] = spent / tick
+    found = {"ServerApp": time.process_time()}
+    superlink = int(_fields(os.getppid())[1])  # Flower's SuperExec is between the two
+    for name, pids in {
+        "SuperLink": [superlink],
+        "nodes": json.loads(os.environ["WARDROUND_ECHO_NODES"]),
+    }.items():
+        found[name] = sum(int(one) for pid in pids for one in _fields(pid)[11:13]) / tick
     return found
+
+
+def _fields(pid: int) -> list[str]:
+    """Return what /proc tells of a process, from its state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def echo(home: HospitalHome) -> ClientApp:

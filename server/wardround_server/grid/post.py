@@ -7,6 +7,7 @@ own client: one request for all replies that are there, one for each body.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from wardround_common.errors import ProtocolError
 from wardround_common.messages import FIELD, RECORD, message_type
 
 _THREADS = 4
+_UPLOAD_S = 0.2  # how long to wait for a body at a time; most are there within that
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,14 @@ class NetworkPost:
             )
         wanted = set(message_ids)
         self._arriving = {one: about for one, about in self._arriving.items() if one in wanted}
-        found = [one for one in self._pool.map(self._letter, list(self._arriving)) if one is not None]
+        end, pause = time.monotonic() + _UPLOAD_S, 0.004
+        found: list[Letter] = []
+        while self._arriving and not found:
+            found = [one for one in self._pool.map(self._letter, list(self._arriving)) if one is not None]
+            if found or time.monotonic() > end:
+                break
+            time.sleep(pause)
+            pause *= 1.5
         for letter in found:
             del self._arriving[letter.message_id]
         return found
