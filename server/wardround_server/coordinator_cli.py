@@ -1,17 +1,13 @@
-"""`wardround coordinator`: make a home, serve, invite and admit hospitals, launch studies and follow them."""
+"""`wardround coordinator`: make a home, serve, invite and admit hospitals; studies are in `study_commands`."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import signal
-import sys
 import threading
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -19,42 +15,16 @@ from rich.table import Table
 
 from wardround_common.cli import confirmed
 from wardround_common.enrolment import Enrolment, Invite
-from wardround_common.errors import ProtocolError, StudyError, WardroundError, listed
-from wardround_common.files import check_absent, write_file, write_private
-from wardround_common.home import find_home, is_locked, open_log, read_status
-from wardround_common.study import parse_study, read_study
+from wardround_common.errors import ProtocolError, WardroundError
+from wardround_common.files import check_absent, write_private
+from wardround_common.home import find_home, is_locked, open_log
+from wardround_server.command_options import HomeOption, JsonOption, YesOption, say, say_json
 from wardround_server.home import CONTROL_PORT, CoordinatorHome, make_home
-from wardround_server.shipped import study_file
-from wardround_server.studies import (
-    ENDED,
-    RUN,
-    STOP,
-    Order,
-    Status,
-    StudyFolder,
-    as_json,
-    enter,
-    find,
-    folders,
-)
+from wardround_server.study_commands import studies
 
 coordinator = typer.Typer(help="What the one who runs studies does.", no_args_is_help=True)
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--home", metavar="DIR", help="The coordinator's home; else WARDROUND_HOME, or ~/.wardround."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A launched study, by its name.")]
 _DAY_S = 86_400
 _ENROLMENT_BYTES = 8 << 10
-
-
-def _print(text: str) -> None:
-    Console(soft_wrap=True, highlight=False, markup=False).print(text)
 
 
 @coordinator.command("init")
@@ -80,7 +50,7 @@ def init_command(
       wardround coordinator init --address wardround.example.org:443
     """
     made = make_home(find_home(home), name, address, listen, control_port)
-    _print(
+    say(
         f"Made the home of coordinator `{name}` in {made.path}.\n"
         f"Keep {made.ca_key_file} safe: who has it can stand in for this coordinator.\n"
         "Next: wardround coordinator serve, and wardround coordinator invite NAME for each hospital"
@@ -121,9 +91,7 @@ def renew_command(home: HomeOption = None) -> None:
     opened = CoordinatorHome.open(home)
     opened.renew_certificate()
     until = expires(opened.server_file.read_bytes())
-    _print(
-        f"Renewed {opened.server_file}, good until {until:%Y-%m-%d}. Restart `wardround coordinator serve`."
-    )
+    say(f"Renewed {opened.server_file}, good until {until:%Y-%m-%d}. Restart `wardround coordinator serve`.")
 
 
 @coordinator.command("invite")
@@ -157,10 +125,10 @@ def invite_command(
     invite = Invite(config.name, config.address, ca_pem, name, token, expires)
     write_private(place, invite.to_text().encode())
     if as_json:
-        _json({"hospital": name, "file": str(place), "expires": expires})
+        say_json({"hospital": name, "file": str(place), "expires": expires})
         return
     until = datetime.fromtimestamp(expires, UTC)
-    _print(
+    say(
         f"Invited `{name}` until {until:%Y-%m-%d %H:%M} UTC: {place}\n"
         f"There: wardround hospital init --name {name}, then wardround hospital join {place.name}"
     )
@@ -200,7 +168,7 @@ def admit_command(
         yes,
     )
     opened.registry.admit(enrolment, time.time(), stock)
-    _print(
+    say(
         f"Admitted `{enrolment.hospital}`; its node can connect within seconds of "
         "`coordinator serve` running."
     )
@@ -246,7 +214,7 @@ def hospitals_command(
     ]
     invited = [{"name": one.hospital, "expires": one.expires} for one in registry.invitations()]
     if as_json:
-        _json({"hospitals": rows, "invitations": invited})
+        say_json({"hospitals": rows, "invitations": invited})
         return
     table = Table("hospital", "state", "online", "words")
     for row in rows:
@@ -255,7 +223,7 @@ def hospitals_command(
     for one in invited:
         gone = float(str(one["expires"])) < time.time()
         table.add_row(str(one["name"]), "invitation expired" if gone else "invited", "", "")
-    Console(markup=False).print(table) if rows or invited else _print(
+    Console(markup=False).print(table) if rows or invited else say(
         "None yet; invite one: wardround coordinator invite NAME"
     )
 
@@ -277,261 +245,6 @@ def _online(home: CoordinatorHome) -> dict[bytes, bool]:
         return {}
 
 
-@coordinator.command("launch")
-def launch_command(
-    study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A study file, or a shipped study by its name.")
-    ],
-    quorum: Annotated[
-        int | None, typer.Option(min=2, help="Begin with so many hospitals; else all that are admitted.")
-    ] = None,
-    wait: Annotated[
-        float, typer.Option(min=0, metavar="S", help="How long to wait for more than the quorum.")
-    ] = 60,
-    deadline: Annotated[
-        float,
-        typer.Option(
-            min=1, metavar="S", help="How long a hospital may take for one answer; then the study pauses."
-        ),
-    ] = 600,
-    again: Annotated[
-        bool, typer.Option("--again", help="Put an earlier run of this study aside, and begin anew.")
-    ] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Show its progress until it ends.")] = False,
-    as_json: JsonOption = False,
-    home: HomeOption = None,
-) -> None:
-    """Offer a study to the hospitals and run it as soon as they have approved it.
-
-    Examples:
-      wardround coordinator launch heart-disease --follow
-
-      wardround coordinator launch study.yaml --quorum 5 --wait 3600
-    """
-    opened = CoordinatorHome.open(home)
-    checked = read_study(study_file(study))
-    if quorum is not None and quorum < checked.privacy.min_hospitals:
-        raise StudyError(
-            f"--quorum {quorum}: the study asks for {checked.privacy.min_hospitals} hospitals at least "
-            "(`privacy.min_hospitals`)"
-        )
-    folder = enter(opened.studies, checked, Order(RUN, quorum, wait, deadline), again)
-    if not is_locked(opened.lock_file):
-        sys.stderr.write(
-            "note: the coordinator does not run; the study begins when it does: wardround coordinator serve\n"
-        )
-    if follow:
-        _follow(folder, as_json)
-    elif as_json:
-        _json(as_json_status(folder))
-    else:
-        _print(f"Launched `{folder.name}`. Follow it: wardround coordinator status {folder.name} --watch")
-
-
-@coordinator.command("status")
-def status_command(
-    study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="A launched study; else all.")
-    ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until the study ends.")] = False,
-    as_json: JsonOption = False,
-    home: HomeOption = None,
-) -> None:
-    """Show how the coordinator and its studies stand.
-
-    Examples:
-      wardround coordinator status
-
-      wardround coordinator status heart-disease --watch
-    """
-    opened = CoordinatorHome.open(home)
-    if study is not None:
-        folder = find(opened.studies, study)
-        if watch:
-            _follow(folder, as_json)
-        elif as_json:
-            _json(as_json_status(folder))
-        else:
-            _print(_told(folder.status))
-        return
-    running = is_locked(opened.lock_file)
-    said = read_status(opened.status_file)
-    state = str(said.get("state", "")) if running else "not running"
-    found = folders(opened.studies)
-    if as_json:
-        why = said.get("why", "") if running else ""
-        _json({"coordinator": state, "why": why, "studies": [as_json_status(one) for one in found]})
-        return
-    _print(f"Coordinator `{opened.config.name}` ({opened.config.address}): {state}")
-    if running and said.get("why"):
-        _print(str(said["why"]))
-    for one in found:
-        _print(_told(one.status))
-    if not found:
-        _print("No study was launched yet.")
-
-
-@coordinator.command("stop")
-def stop_command(study: StudyArgument, home: HomeOption = None) -> None:
-    """Stop a study; it can be resumed.
-
-    Example:
-      wardround coordinator stop heart-disease
-    """
-    folder = find(CoordinatorHome.open(home).studies, study)
-    if folder.status.state in ENDED:
-        raise StudyError(f"{study}: {folder.status.state} already")
-    folder.command(replace(folder.order, wanted=STOP))
-    _print(f"`{study}` stops. To go on: wardround coordinator resume {study}")
-
-
-@coordinator.command("resume")
-def resume_command(
-    study: StudyArgument,
-    follow: Annotated[bool, typer.Option("--follow", help="Show its progress until it ends.")] = False,
-    home: HomeOption = None,
-) -> None:
-    """Go on with a study that was stopped, failed or paused, from its last sum.
-
-    Example:
-      wardround coordinator resume heart-disease --follow
-    """
-    folder = find(CoordinatorHome.open(home).studies, study)
-    if folder.status.state == "finished":
-        raise StudyError(f"{study}: finished already; see wardround coordinator results {study}")
-    folder.command(replace(folder.order, wanted=RUN))
-    if not folder.is_running:
-        folder.tell(replace(folder.status, state="launched", why=""))
-    if follow:
-        _follow(folder, False)
-    else:
-        _print(f"`{study}` goes on. Follow it: wardround coordinator status {study} --watch")
-
-
-@coordinator.command("results")
-def results_command(
-    study: StudyArgument,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Copy results.json, report and models there.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
-    as_json: JsonOption = False,
-    home: HomeOption = None,
-) -> None:
-    """Show a finished study's results.
-
-    Examples:
-      wardround coordinator results heart-disease
-
-      wardround coordinator results heart-disease --out heart
-    """
-    folder = find(CoordinatorHome.open(home).studies, study)
-    place = folder.results / "results.json"
-    if folder.status.state != "finished" or not place.exists():
-        raise StudyError(f"{study}: no results yet; {_told(folder.status)}")
-    if out is not None:
-        check_absent([out / one.name for one in folder.results.iterdir()], force)
-        try:
-            shutil.copytree(folder.results, out, dirs_exist_ok=True)
-        except (OSError, shutil.Error) as error:
-            raise WardroundError(f"{out}: cannot be written ({error})") from None
-    text = place.read_text("utf-8")
-    if as_json:
-        sys.stdout.write(text)
-        return
-    from wardround_server import show
-
-    show.results(Console(), json.loads(text))
-    _print(f"Results: {(out or folder.results) / 'results.json'}")
-
-
-def as_json_status(folder: StudyFolder) -> dict[str, Any]:
-    """Return a study's status for `--json`."""
-    return as_json(folder.status) | {"running": folder.is_running, "results": str(folder.results)}
-
-
-def _told(status: Status) -> str:
-    """Say in one line how a study stands."""
-    parts = [f"`{status.study}`: {status.state}"]
-    if status.state == "running":
-        left = "" if status.left_s is None else f", about {_span(status.left_s)} left"
-        parts.append(f"step {status.steps} of about {status.expected}{left}")
-    if status.joined and status.state == "gathering":
-        parts.append(f"{listed(status.joined)} in")
-    if status.waiting:
-        what = "waiting for the approval of" if status.state == "gathering" else "waiting for"
-        parts.append(f"{what} {listed(status.waiting)}")
-    if status.absent and status.state == "gathering":
-        parts.append(f"not online: {listed(status.absent)}")
-    parts += [f"`{name}` declines ({code})" for name, code in status.declined.items()]
-    if status.why:
-        parts.append(status.why)
-    return "; ".join(parts)
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _follow(folder: StudyFolder, as_json_lines: bool) -> None:
-    """Show a study's progress until it ends. StudyError if it fails."""
-    shown = ""
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    while True:
-        status = folder.status
-        line = _told(status)
-        if line != shown:
-            if as_json_lines:
-                _json(as_json_status(folder), indent=None)
-            else:
-                console.print(line)
-            shown = line
-        if status.state == "failed":
-            raise StudyError(f"{folder.name}: {status.why}")
-        if status.state in ENDED:
-            if status.state == "finished" and not as_json_lines:
-                _print(f"Results: {folder.results / 'results.json'}")
-            return
-        time.sleep(0.3)
-
-
-def _json(value: Any, indent: int | None = 1) -> None:
-    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
-
-
-@coordinator.command()
-def replay(
-    transcript: Annotated[Path, typer.Argument(help="A transcript, as simulate --transcript keeps one.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Write the results there instead of printing them.")
-    ] = None,
-) -> None:
-    """Re-derive a study's results from its transcript alone; asks no hospital.
-
-    TRANSCRIPT is a file that `wardround simulate --transcript` kept.
-
-    Example: wardround coordinator replay study.transcript
-    """
-    from wardround_common.plan import study_program
-    from wardround_server.conductor import conduct
-    from wardround_server.publish import published, to_json
-    from wardround_server.strategies import flower
-    from wardround_server.transcript import read_transcript
-
-    recorded = read_transcript(transcript)
-    opening = recorded.opening
-    if opening is None or not recorded.epochs:
-        raise WardroundError(f"{transcript}: the study stopped before its first sum")
-    study = parse_study(opening.study(), str(transcript))
-    findings = conduct(study_program(study, flower), study.dictionary, recorded, None)
-    text = to_json(published(study, recorded, findings, {}))
-    if out is None:
-        sys.stdout.write(text)
-    else:
-        write_file(out, text)
-
-
 @coordinator.command("doctor")
 def doctor_command(as_json: JsonOption = False, home: HomeOption = None) -> int:
     """Check this home, its certificate, its ports, and what its listeners answer.
@@ -544,3 +257,6 @@ def doctor_command(as_json: JsonOption = False, home: HomeOption = None) -> int:
     from wardround_server.doctor import doctor
 
     return doctor(home, as_json)
+
+
+coordinator.add_typer(studies)

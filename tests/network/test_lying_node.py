@@ -48,8 +48,8 @@ from wardround_common.messages import (
 )
 from wardround_common.study import Study
 from wardround_common.wire import encode
-from wardround_server import coordinator_cli, launched
 from wardround_server import home as coordinators
+from wardround_server import launched, study_commands
 from wardround_server.federation import agree
 from wardround_server.gathering import Gathered
 from wardround_server.grid import LocalGrid, post
@@ -212,7 +212,7 @@ def test_garbage_instead_of_an_entry_is_waited_for(
         ("east", "south"),
         {"north": "protocol"},
     )
-    assert "`north` declines (protocol)" in coordinator_cli._told(status)
+    assert "`north` declines (protocol)" in study_commands._told(status)
     assert finished(made, monkeypatch)
 
 
@@ -245,7 +245,7 @@ def test_an_entry_in_another_hospitals_name_is_not_taken(
     assert status.joined == ("east", "south")
     assert list(status.declined) == ["north"]
     if which == "name and identity":
-        said = coordinator_cli._told(status)
+        said = study_commands._told(status)
         assert "`north` declines (its node speaks in another hospital's name)" in said
     assert finished(made, monkeypatch)
 
