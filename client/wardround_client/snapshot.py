@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from wardround_common.errors import WardroundError
 from wardround_common.files import read_private, write_private
 
 _MOST = 64 << 30
+# numpy reads an array's header by ast.literal_eval, which Python 3.11 can't do in two threads at once
+_reading = threading.Lock()
 
 
 def write_snapshot(path: Path, cohort: Cohort) -> None:
@@ -43,7 +46,7 @@ def read_snapshot(path: Path, dictionary: Dictionary) -> Cohort:
     """Take up a cohort that ``write_snapshot`` kept. WardroundError if it is none of this dictionary's."""
     content = read_private(path, _MOST)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+        with _reading, np.load(io.BytesIO(content), allow_pickle=False) as kept:
             about = json.loads(str(kept["about"]))
             rows = int(about["rows"])
             columns = {name: kept[f"column:{name}"] for name in dictionary}

@@ -1,4 +1,4 @@
-"""`wardround coordinator`: make a home, serve, invite and admit hospitals; studies are in `study_commands`."""
+"""`wardround coordinator`: make a home, serve, invite and admit hospitals (studies: `study_commands`)."""
 
 from __future__ import annotations
 
