@@ -160,6 +160,7 @@ class Supervisor:
         run = self._runs.setdefault(folder.name, _Run())
         if run.ordered_at != order.ordered_at:  # the operator has spoken: no grudges
             run.ordered_at, run.failures, run.wait_until = order.ordered_at, 0, 0.0
+        run.conducted = run.conducted or folder.is_running
         if order.wanted == STOP:
             if run.run_id is not None and not folder.is_running:
                 control.stop(run.run_id)
@@ -172,14 +173,15 @@ class Supervisor:
     def _conduct(self, control: Control, folder: StudyFolder, run: _Run) -> None:
         now = time.monotonic()
         if run.run_id is not None:
-            if now - run.started_at < _STARTS_S and control.is_running(run.run_id):
+            # one that conducted and does so no longer was killed; Flower would take a minute to notice
+            if not run.conducted and now - run.started_at < _STARTS_S and control.is_running(run.run_id):
                 return  # on its way
             control.stop(run.run_id)
             run.run_id = None
             run.wait_until = now + _BACK_OFF_S[min(run.failures, len(_BACK_OFF_S) - 1)]
             run.failures = 0 if now - run.started_at > 60 else run.failures + 1
         if now >= run.wait_until:
-            run.run_id, run.started_at = control.start(folder.name), now
+            run.run_id, run.started_at, run.conducted = control.start(folder.name), now, False
             self._log.info("study `%s`: run %d", folder.name, run.run_id)
 
     def _end(self) -> None:
@@ -218,6 +220,7 @@ class _Run:
 
     run_id: int | None = None
     started_at = 0.0
+    conducted = False
     wait_until = 0.0
     failures = 0
     ordered_at = 0.0
