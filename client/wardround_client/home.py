@@ -28,7 +28,7 @@ from wardround_client.store import NodeStore
 from wardround_common.enrolment import check_name
 from wardround_common.errors import ProtocolError, WardroundError
 from wardround_common.files import read_private, write_file, write_private
-from wardround_common.home import Address, Name, Part, find_home, make_folders, read_toml, toml_text
+from wardround_common.home import Address, Home, Name, Part, make_folders, read_toml, toml_text
 from wardround_common.sealing.identity import Identity
 
 K = TypeVar("K")
@@ -77,27 +77,11 @@ class CoordinatorPart(Part):
     address: Address
 
 
-class HospitalHome:
-    """Paths and contents of a home. Everything is read when asked for, and an error names its file."""
+class HospitalHome(Home):
+    """Paths and contents of a home."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @classmethod
-    def open(cls, path: Path | None) -> HospitalHome:
-        """Return the home at ``path`` or where it usually is. WardroundError if no hospital lives there."""
-        home = cls(find_home(path))
-        if not home.config_file.exists():
-            raise WardroundError(
-                f"{home.path}: no hospital's home; make one with `wardround hospital init --name NAME`, or "
-                "give its folder with --home or WARDROUND_HOME"
-            )
-        return home
-
-    @property
-    def config_file(self) -> Path:
-        """config.toml."""
-        return self.path / "config.toml"
+    whose = "hospital's"
+    made_by = "wardround hospital init --name NAME"
 
     @property
     def policy_file(self) -> Path:
@@ -123,16 +107,6 @@ class HospitalHome:
     def ca_file(self) -> Path:
         """The coordinator's CA, the only one that is trusted."""
         return self.path / "keys" / "coordinator-ca.crt"
-
-    @property
-    def status_file(self) -> Path:
-        """What the running node last said of itself."""
-        return self.path / "status.json"
-
-    @property
-    def lock_file(self) -> Path:
-        """Held by the running node."""
-        return self.path / "node.lock"
 
     def snapshot_file(self, digest: bytes) -> Path:
         """The cohort of an approved study."""

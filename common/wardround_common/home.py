@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
@@ -54,6 +54,42 @@ Address = Annotated[str, AfterValidator(_checked_address)]  # host:port
 def find_home(path: Path | None) -> Path:
     """Return the home that was given, or that of the environment, or the usual one."""
     return path or Path(os.environ.get(VARIABLE) or Path.home() / ".wardround")
+
+
+class Home:
+    """A home's paths. Everything in it is read when asked for, and an error names its file."""
+
+    whose: ClassVar[str]  # "hospital's" or "coordinator's"
+    made_by: ClassVar[str]  # the command that makes one
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path | None) -> Self:
+        """Return the home at ``path`` or its usual place. WardroundError if nobody of this kind is there."""
+        home = cls(find_home(path))
+        if not home.config_file.exists():
+            raise WardroundError(
+                f"{home.path}: no {cls.whose} home; make one with `{cls.made_by}`, or give "
+                f"its folder with --home or {VARIABLE}"
+            )
+        return home
+
+    @property
+    def config_file(self) -> Path:
+        """config.toml."""
+        return self.path / "config.toml"
+
+    @property
+    def status_file(self) -> Path:
+        """What its running process last said of itself."""
+        return self.path / "status.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by its running process."""
+        return self.path / "serve.lock"
 
 
 def read_toml(path: Path, model: type[M], sample: str) -> M:

@@ -9,7 +9,7 @@ from pathlib import Path
 from wardround_common.enrolment import check_name, split_address
 from wardround_common.errors import WardroundError
 from wardround_common.files import read_private, write_file, write_private
-from wardround_common.home import Address, Name, Part, find_home, make_folders, read_toml, toml_text
+from wardround_common.home import Address, Home, Name, Part, make_folders, read_toml, toml_text
 from wardround_server.certificates import make_ca, make_server, server_fault
 from wardround_server.registry import Registry
 
@@ -37,27 +37,11 @@ class CoordinatorConfig(Part):
     coordinator: CoordinatorPart
 
 
-class CoordinatorHome:
-    """Paths and contents of a home. Everything is read when asked for, and an error names its file."""
+class CoordinatorHome(Home):
+    """Paths and contents of a home."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @classmethod
-    def open(cls, path: Path | None) -> CoordinatorHome:
-        """Return the home at ``path`` or its usual place. WardroundError if no coordinator lives there."""
-        home = cls(find_home(path))
-        if not home.config_file.exists():
-            raise WardroundError(
-                f"{home.path}: no coordinator's home; make one with `wardround coordinator init`, or give "
-                "its folder with --home or WARDROUND_HOME"
-            )
-        return home
-
-    @property
-    def config_file(self) -> Path:
-        """config.toml."""
-        return self.path / "config.toml"
+    whose = "coordinator's"
+    made_by = "wardround coordinator init"
 
     @property
     def ca_key_file(self) -> Path:
@@ -78,16 +62,6 @@ class CoordinatorHome:
     def server_file(self) -> Path:
         """The server's certificate."""
         return self.path / "keys" / "server.crt"
-
-    @property
-    def lock_file(self) -> Path:
-        """Held by `coordinator serve`."""
-        return self.path / "serve.lock"
-
-    @property
-    def status_file(self) -> Path:
-        """What `coordinator serve` last said of itself."""
-        return self.path / "status.json"
 
     @property
     def log_file(self) -> Path:

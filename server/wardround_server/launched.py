@@ -68,7 +68,7 @@ class _Reporter:
         self._folder = folder
         self._status = Status(folder.name, "gathering", expected=folder.status.expected)
         self._begun: float | None = None
-        self._asked_at = 0.0
+        self._first = 0
         self.names: dict[int, str] = {}
 
     def gathered(self, found: Gathered) -> None:

@@ -45,6 +45,7 @@ class Supervisor:
         self._wait_until = 0.0
         self._synced_at = 0.0
         self._runs: dict[str, _Run] = {}
+        self._broken: set[str] = set()  # studies whose files cannot be read
         self._said, self._told_at = "", 0.0
 
     def run(self) -> None:
@@ -90,7 +91,8 @@ class Supervisor:
             for folder in folders(self._home.studies):
                 self._attend(control, folder)
         except LinkError as error:
-            self._tell("starting" if time.monotonic() - self._begun_at < _STARTS_S else "trouble", str(error))
+            if time.monotonic() - self._begun_at > _STARTS_S:  # else it is starting
+                self._tell("trouble", str(error))
         except WardroundError as error:
             self._tell("trouble", str(error))
         else:
@@ -156,7 +158,14 @@ class Supervisor:
 
     def _attend(self, control: Control, folder: StudyFolder) -> None:
         """Start or stop a study's run, as the operator wants it."""
-        order, status = folder.order, folder.status
+        try:
+            order, status = folder.order, folder.status
+        except WardroundError as error:  # one study's broken file is no trouble for the others
+            if folder.name not in self._broken:
+                self._log.error("%s", error)
+            self._broken.add(folder.name)
+            return
+        self._broken.discard(folder.name)
         run = self._runs.setdefault(folder.name, _Run())
         if run.ordered_at != order.ordered_at:  # the operator has spoken: no grudges
             run.ordered_at, run.failures, run.wait_until = order.ordered_at, 0, 0.0

@@ -455,7 +455,7 @@ def test_a_node_database_that_is_not_its_own_is_said_and_left_alone(
 
 def test_one_home_has_one_node_and_one_coordinator(center: Path, north: Path, invite: Path) -> None:
     joined(north, invite)
-    with locked(north / "node.lock", "x"):
+    with locked(north / "serve.lock", "x"):
         assert "this hospital's node runs already" in refused("hospital", "serve", "--home", north)
         assert "the node runs; stop it first" in refused("hospital", "leave", "--yes", "--home", north)
     with locked(center / "serve.lock", "x"):

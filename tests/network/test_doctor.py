@@ -373,7 +373,7 @@ def test_a_node_that_was_killed_is_told_from_one_that_was_stopped(south: Path) -
 
 
 def test_a_node_that_has_fallen_silent_or_is_refused_is_found(south: Path) -> None:
-    with locked(south / "node.lock", "node"):
+    with locked(south / "serve.lock", "node"):
         write_status(
             south / "status.json", {"state": "online", "at": time.time() - 90, "heartbeat": time.time() - 99}
         )

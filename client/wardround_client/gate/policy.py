@@ -6,13 +6,13 @@ at every release.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from wardround_common.errors import Refused, WardroundError, listed
+from wardround_common.home import read_toml
 from wardround_common.study import KINDS, Study
 
 
@@ -56,16 +56,7 @@ class Policy(BaseModel):
 
 def read_policy(path: Path) -> Policy:
     """Read policy.toml. WardroundError names the file and key at fault."""
-    try:
-        policy = Policy.model_validate(tomllib.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise WardroundError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WardroundError(f"{path}: not readable as TOML ({error})") from None
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(map(str, fault["loc"]))
-        raise WardroundError(f"{path}: {key}: {fault['msg']}; see deploy/samples/policy.toml") from None
+    policy = read_toml(path, Policy, "deploy/samples/policy.toml")
     unknown = [kind for kind in policy.analyses or () if kind not in KINDS]
     if unknown:
         raise WardroundError(f"{path}: analyses: {listed(unknown)} is no analysis; there are {listed(KINDS)}")

@@ -61,7 +61,7 @@ def exchange(
     A reply of another form is empty. Raises Late when nodes have not replied by the deadline.
     """
     ids: dict[str, Address] = {}
-    still = dict.fromkeys(bodies, _Open(0.0, patience.again_s))
+    still: dict[Address, _Open] = {}
     replies: dict[Address, bytes] = {}
     _send(way, bodies, still, ids, patience.again_s)
     pause, end = patience.first_s, time.monotonic() + patience.deadline_s
