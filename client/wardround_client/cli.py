@@ -229,7 +229,7 @@ def leave_command(yes: YesOption = False, home: HomeOption = None) -> None:
     opened.ca_file.unlink(missing_ok=True)
     opened.status_file.unlink(missing_ok=True)
     Console(markup=False).print(
-        "Left. Tell the coordinator, who runs: wardround coordinator hospitals --revoke NAME", highlight=False
+        "Left. Tell the coordinator, who runs: wardround coordinator hospitals --left NAME", highlight=False
     )
 
 
