@@ -10,21 +10,21 @@ demo: $(VENV)/installed
 	@$(BIN)/wardround demo
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -q -n auto -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup -m "not slow"
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup
 	$(BIN)/python -m tests.wheel
 
 bench: $(VENV)/dev
 	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
 soak: $(VENV)/dev
-	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q -n auto
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q -n auto --dist loadgroup
 	$(BIN)/python -W ignore -m tests.chaos --runs 100
 
 $(VENV)/python:

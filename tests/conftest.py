@@ -31,3 +31,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     studies = getattr(metafunc.cls, "studies", None)
     if studies is not None and "study" in metafunc.fixturenames:
         metafunc.parametrize("study", list(studies.values()), ids=list(studies))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a module whose network is shared by its tests in one worker, so that it is started once."""
+    for item in items:
+        if item.path.parent.name in ("network", "chaos"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
