@@ -50,6 +50,7 @@ from wardround_common.enrolment import PROTOCOL, PROTOCOL_HEADER
 from wardround_common.envelope import unwrapped, wrapped
 from wardround_common.errors import LinkError, ProtocolError
 from wardround_common.messages import FIELD, RECORD
+from wardround_common.pieces import in_pieces
 
 HEARTBEAT_S = 10.0  # the shortest that Flower accepts; it takes a node for gone after two
 MOST_BYTES = 256 << 20  # of one response; a forest's largest step is 64 MiB
@@ -123,7 +124,7 @@ class Link:
         http = self._client._client
         http.follow_redirects = False  # a coordinator has no business elsewhere
         http.headers[PROTOCOL_HEADER] = str(PROTOCOL)
-        http.event_hooks = {"response": [_check_length]}
+        http.event_hooks = {"request": [in_pieces], "response": [_check_length]}
 
     @property
     def node_id(self) -> int:

@@ -86,8 +86,8 @@ class Supervisor:
             control = self._control or Control(self._home)
             self._control = control
             if time.monotonic() - self._synced_at > _SYNC_S:
-                self._synced_at = time.monotonic()
                 self._sync(control)
+                self._synced_at = time.monotonic()
             for folder in folders(self._home.studies):
                 self._attend(control, folder)
         except LinkError as error:
@@ -104,6 +104,7 @@ class Supervisor:
         if self._superlink is not None:
             code = self._superlink.returncode
             self._superlink = None
+            self._synced_at = 0.0
             self._drop_control()
             pause = _BACK_OFF_S[min(self._failures, len(_BACK_OFF_S) - 1)]
             self._failures += 1

@@ -57,7 +57,7 @@ def figures() -> Iterator[Figure]:
 def _rounds(folder: Path, database: str, most_s: float) -> Iterator[Figure]:
     """Measure rounds of each size with Flower's state in memory or in SQLite."""
     name = folder.name
-    found, peak = _echoed(folder, database)
+    found, peak = echoed(folder, database, echo.ROUNDS)
     small, large = (found[str(size)] for size in (echo.ROUNDS[0][0], echo.ROUNDS[1][0]))
     yield at_most(f"round_8_floats_{name}", small["median"], "s, median of 4 hospitals", most_s)
     for what, seconds in small["cpu"].items():
@@ -68,11 +68,12 @@ def _rounds(folder: Path, database: str, most_s: float) -> Iterator[Figure]:
     yield Figure(f"node_peak_64MB_{name}", peak / (64 << 20), "x the payload, resident")
 
 
-def _echoed(folder: Path, database: str) -> tuple[dict[str, Any], float]:
+def echoed(folder: Path, database: str, rounds: echo.Rounds) -> tuple[dict[str, Any], float]:
     """Return what the echo app measured, and the peak of a node's resident memory in bytes."""
     folder.mkdir()
     told = folder / "told.json"
-    os.environ |= {"WARDROUND_ECHO": str(told), "PYTHONPATH": str(ROOT)}
+    asked = json.dumps(rounds)
+    os.environ |= {"WARDROUND_ECHO": str(told), "WARDROUND_ECHO_ROUNDS": asked, "PYTHONPATH": str(ROOT)}
     tables = shipped_tables("heart-disease")
     with network(folder, tables, database) as net:
         for hospital in net.hospitals.values():

@@ -13,6 +13,7 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -26,7 +27,8 @@ from wardround_common.home import open_log
 from wardround_common.messages import FIELD, RECORD
 from wardround_server.grid import exchange, post
 
-ROUNDS = ((64, 40), (1 << 20, 10), (20 << 20, 5), (64 << 20, 1))  # bytes, and how many rounds
+Rounds = Sequence[tuple[int, int]]  # bytes, and how many rounds
+ROUNDS: Rounds = ((64, 40), (1 << 20, 10), (20 << 20, 5), (64 << 20, 1))
 HOSPITALS = 4
 
 app = ServerApp()
@@ -40,7 +42,7 @@ def main(grid: Grid, context: Context) -> None:
         time.sleep(0.1)
     told = Path(os.environ["WARDROUND_ECHO"])
     found: dict[str, object] = {}
-    for size, rounds in ROUNDS:
+    for size, rounds in json.loads(os.environ["WARDROUND_ECHO_ROUNDS"]):
         seconds, before = [], _cpu()
         for number in range(rounds):
             body = number.to_bytes(8, "little") * (size // 8)

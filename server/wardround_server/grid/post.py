@@ -37,6 +37,7 @@ from flwr.superlink.grid import HttpGrid
 from wardround_common.envelope import unwrapped, wrapped
 from wardround_common.errors import ProtocolError
 from wardround_common.messages import FIELD, RECORD, message_type
+from wardround_common.pieces import in_pieces
 
 _THREADS = 4
 _UPLOAD_S = 0.2  # how long to wait for a body at a time; most are there within that
@@ -117,6 +118,7 @@ class NetworkPost:
     def __init__(self, grid: HttpGrid, whole: bool) -> None:
         self._whole = whole
         self._client = grid._runtime_client
+        self._client._client.event_hooks = {"request": [in_pieces]}
         self._node = grid.node
         self._run = grid.run.run_id
         self._pool = ThreadPoolExecutor(_THREADS, "post")
@@ -159,7 +161,9 @@ class NetworkPost:
 
     def collect(self, message_ids: Sequence[str]) -> list[Letter]:
         """Return what came back whole; bodies are fetched side by side, once they have been uploaded."""
-        pulled = self._client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        # Flower hands a reply's envelope out once, and calls the message lost if it is asked for again
+        asked = [one for one in message_ids if one not in self._arriving]
+        pulled = self._client.PullMessages(PullAppMessagesRequest(message_ids=asked))
         for proto, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
             reply = message_from_proto(proto)
             self._arriving[reply.metadata.reply_to_message_id] = _Arriving(
