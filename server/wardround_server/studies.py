@@ -166,8 +166,3 @@ def enter(studies: Path, study: Study, order: Order, again: bool = False) -> Stu
     folder.command(order)
     folder.tell(Status(study.name, "launched", expected=expected_steps(study)))
     return folder
-
-
-def as_json(status: Status) -> dict[str, Any]:
-    """Return a status for `--json`."""
-    return asdict(status)

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +27,6 @@ from wardround_server.studies import (
     Order,
     Status,
     StudyFolder,
-    as_json,
     enter,
     find,
     folders,
@@ -206,7 +205,7 @@ def results_command(
 
 def as_json_status(folder: StudyFolder) -> dict[str, Any]:
     """Return a study's status for `--json`."""
-    return as_json(folder.status) | {"running": folder.is_running, "results": str(folder.results)}
+    return asdict(folder.status) | {"running": folder.is_running, "results": str(folder.results)}
 
 
 def _told(status: Status) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from functools import partial
@@ -19,7 +18,7 @@ from wardround_client.store import NodeStore
 from wardround_common.analyses.forest import ForestSpec
 from wardround_common.analyses.logistic import LogisticSpec
 from wardround_common.errors import StudyError, did_you_mean, listed
-from wardround_common.files import unwritable, write_file
+from wardround_common.files import unwritable, write_file, write_private
 from wardround_common.sealing.identity import Identity
 from wardround_common.study import Study, read_study, study_key
 from wardround_server import show
@@ -137,12 +136,7 @@ def _identity(path: Path) -> Identity:
     if path.exists():
         return Identity.from_pem(path.read_bytes())
     identity = Identity.generate()
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(identity.to_pem())
-    fresh.rename(path)
+    write_private(path, identity.to_pem())
     return identity
 
 
