@@ -1,4 +1,4 @@
-# make demo | test | check | bench [ONLY=foundation|mainjob|network] | soak | lock
+# make demo | test | check | bench [ONLY=foundation|mainjob|network|sealing] | soak | lock
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -10,21 +10,22 @@ demo: $(VENV)/installed
 	@$(BIN)/wardround demo
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -q -n auto --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -q -n auto -m "not slow"
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n auto --dist loadgroup
+	$(BIN)/python -m pytest -q -n auto
 	$(BIN)/python -m tests.wheel
 
 bench: $(VENV)/dev
 	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
-soak: $(VENV)/dev
-	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q -n auto --dist loadgroup
+soak: $(VENV)/fuzz
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -W ignore -m tests.fuzz --seconds 10
 	$(BIN)/python -W ignore -m tests.chaos --runs 100
 
 $(VENV)/python:
@@ -38,6 +39,10 @@ $(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/fuzz: $(VENV)/dev
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
 	@touch $@
 
 lock: $(VENV)/dev

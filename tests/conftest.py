@@ -10,6 +10,7 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 with warnings.catch_warnings():  # what flwr's own dependencies warn of while they are imported is not ours
     warnings.simplefilter("ignore")
@@ -33,8 +34,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("study", list(studies.values()), ids=list(studies))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module whose network is shared by its tests in one worker, so that it is started once."""
-    for item in items:
-        if item.path.parent.name in ("network", "chaos"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+class ByNetwork(LoadScopeScheduling):
+    """Keeps a module whose network is shared by its tests in one worker, so that it is started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if {"network", "chaos"} & set(file.split("/")) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByNetwork:
+    """Say how workers share the tests."""
+    return ByNetwork(config, log)

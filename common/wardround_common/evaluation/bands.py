@@ -187,12 +187,19 @@ def cut(cells: Ints, at: int, min_cell: int) -> tuple[int, Ints, tuple[Ints, Int
 
 def _ends(cells: Ints, wanted: int, least: int, barred: Ints) -> list[int]:
     """Return the last cells of parts with ``wanted`` rows, ``least`` of each outcome; one at least."""
-    held, ends = np.zeros(len(cells), np.int64), []
-    for cell in np.flatnonzero(cells.sum(axis=0)).tolist():
-        held = held + cells[:, cell]
-        if held.sum() >= wanted and held.min() >= least and not barred[:, cell].any():
-            ends.append(cell)
-            held = np.zeros(len(cells), np.int64)
+    where = np.flatnonzero(cells.sum(axis=0))
+    below = np.cumsum(cells[:, where], axis=1)
+    every, open_ = below.sum(axis=0), np.flatnonzero(~barred[:, where].any(axis=0))
+    ends: list[int] = []
+    before = np.zeros(len(cells), np.int64)
+    while True:
+        enough = [np.searchsorted(row, start + least) for row, start in zip(below, before, strict=True)]
+        first = max(int(np.searchsorted(every, before.sum() + wanted)), *map(int, enough))
+        later = int(np.searchsorted(open_, first))
+        if later == len(open_):
+            break
+        ends.append(int(where[open_[later]]))
+        before = below[:, open_[later]]
     return [*ends[:-1], cells.shape[1] - 1]  # what is left over joins the last
 
 
