@@ -27,13 +27,13 @@ from wardround_common.evaluation.bands import Band, Bands
 from wardround_common.plan import Findings, study_program
 from wardround_common.program import Asked
 from wardround_common.query import Contribution, Frame, Layout, Sum, open_sum
-from wardround_common.sealing.identity import Identity
 from wardround_common.study import Study, parse_study, study_key
 from wardround_common.typing import Ints
 from wardround_server.app import server_app
 from wardround_server.conductor import Observer
 from wardround_server.grid import LocalGrid
 from wardround_server.publish import publish
+from wardround_server.simulation import simulated_keys
 from wardround_server.strategies import flower
 from wardround_server.transcript import Transcript
 
@@ -147,10 +147,12 @@ def cohort_of(study: Study, table: pd.DataFrame, name: str = "pooled") -> Cohort
 
 
 def session_of(study: Study, name: str, cohort: Cohort, store: NodeStore | None = None) -> Session:
-    """Return a hospital's session with new keys and a policy that asks just what the study promises."""
-    kept, identity = store or NodeStore(), Identity.generate()
-    approve_study(kept, identity, study)
-    return Session(name, identity, Policy.of(study), kept, study, cohort)
+    """Return a hospital's session, with a simulation's keys and the policy that the study promises."""
+    kept, (identity, masking) = store or NodeStore(), simulated_keys(study, name)
+    approve_study(kept, identity, study, masking)
+    return Session(
+        name, identity, Policy.of(study, leave="allow"), kept, study, cohort, everyone=True, new=True
+    )
 
 
 def federate(
@@ -234,7 +236,7 @@ def exact(study: Study, findings: Findings) -> str:
     were before what only one hospital contributes to was suppressed or merged.
     """
     left = published(study, findings)
-    del left["hospitals"], left["abstaining"], left["versions"]
+    del left["hospitals"], left["abstaining"], left["left_out"], left["versions"]
     for found in left["flow"]["variables"].values():
         del found["hospitals"]
     for label, found in left["analyses"].items():

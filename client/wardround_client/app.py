@@ -86,26 +86,21 @@ class Node:
 
     def roster(self, message: say.RosterProposal) -> say.Approval:
         """Approve the roster."""
-        return say.Approval(*self._study(message.roster.study).approve_roster(message.roster))
+        return self._study(message.roster.study).approve_roster(message.roster)
 
     def epoch(self, message: say.EpochProposal) -> say.EpochSignature:
         """Sign the epoch."""
-        return say.EpochSignature(self._bound(message.epoch.binding).sign_epoch(message.epoch))
+        return self._bound(message.epoch.binding).sign_epoch(message.epoch, message.audits)
 
-    def answer(self, message: say.Questions, action: str) -> say.Answers:
-        """Answer those questions of a step that belong to one action."""
-        session = self._bound(message.binding)
-        session.open_epoch(message.epoch, message.signatures)
-        if any(question.action != action for question in message.questions):
-            raise ProtocolError(f"a question that is not asked as `{action}`")
-        answers = [say.Answer(q.analysis, q.index, session.answer(q).data) for q in message.questions]
-        return say.Answers(tuple(answers))
+    def answer(self, message: say.Step, action: str) -> say.Answers | say.Behind:
+        """Answer a step."""
+        if message.action != action:
+            raise ProtocolError(f"a step that is not asked as `{action}`")
+        return self._bound(message.binding).step(message)
 
     def state(self, message: say.StatementRequest) -> say.Statement:
         """Tell how a model does here, where this hospital's policy allows it."""
-        session = self._bound(message.binding)
-        session.open_epoch(message.epoch, message.signatures)
-        return session.state(message.analysis)
+        return self._bound(message.binding).state(message)
 
     def reply(self, action: str, body: Any) -> bytes:
         """Decode, act, encode; a refusal becomes its code and an audit entry."""
@@ -122,8 +117,8 @@ class Node:
                     raise ProtocolError("a message without a body")
                 return encode(act[action](say.MESSAGES.decode(body, say.ACTIONS[action])))
             except Refused as error:
-                # the offer is noted, and the coordinator asks again until it is decided
-                if error.code != "not_approved":
+                # the offer, or who is to be confirmed, is noted, and the coordinator asks until it is decided
+                if error.code not in ("not_approved", "unconfirmed"):
                     self._store.audit("refuse", action, f"{error.code}: {error}"[:_MOST_DETAIL])
                 return encode(say.Refusal(error.code))
             except ProtocolError as error:

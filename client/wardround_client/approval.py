@@ -65,8 +65,8 @@ def approve(home: HospitalHome, study: Study, table: Path | None = None, again: 
             f"{opened.label}: has a column for none of the study's variables, {listed(study.variables)}; "
             "is it the right file?"
         )
-    write_snapshot(home.snapshot_file(study.digest), reading.cohort)
-    approve_study(home.store, home.identity, study)
+    pinned = write_snapshot(home.snapshot_file(study.digest), reading.cohort)
+    approve_study(home.store, home.identity, study, cohort=pinned)
     return Approved(study, reading.cohort.rows, reading.absent)
 
 
@@ -81,5 +81,5 @@ def withdraw(home: HospitalHome, digest: bytes) -> None:
 def take_up(home: HospitalHome, record: StudyRecord, runtime: str = RUNTIMES[0]) -> Session:
     """Open the session of an approved study, on the rows that were pinned then."""
     study = read_manifest(record.manifest)
-    cohort = read_snapshot(home.snapshot_file(record.digest), study.dictionary)
+    cohort = read_snapshot(home.snapshot_file(record.digest), study.dictionary, record.cohort or b"")
     return Session(home.name, home.identity, home.policy, home.store, study, cohort, runtime)

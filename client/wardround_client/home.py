@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP384R1,
     EllipticCurvePrivateKey,
@@ -37,6 +37,14 @@ _POLICY = """\
 min_hospitals = 3    # a sum is over this many hospitals at least
 min_rows = 10        # this hospital abstains with fewer usable rows
 min_cell = 11        # published counts from 1 to 10 are suppressed
+plan = "verified"    # this node derives each question itself; "trusted": studies may run that ask at will
+seal = "sums"        # only masked numbers leave; "none": studies may run in which this hospital's own do
+# Sums over a set of hospitals and over the set without this one tell this one's part. May both be opened?
+# "allow": yes; "group": only where min_hospitals or more are the difference; "never": nor does a study that
+# has begun with this hospital ever go on without it. Without "allow", a hospital that has too few rows for
+# one analysis of a study takes part in none of it.
+leave = "group"
+max_epochs = 3       # sets of hospitals that are nearly the same as another, over all studies
 # analyses = ["summary", "logistic"]   # the kinds that may run here; all, if left out
 # statements = ["metrics"]             # rounded facts that may be told about this hospital alone; none
 """
@@ -212,7 +220,7 @@ def _node_key(pem: bytes) -> EllipticCurvePrivateKey:
     load = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in pem else load_pem_private_key
     try:
         key = load(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
         raise ProtocolError("the node's key is not a PEM private key") from None
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP384R1):
         raise ProtocolError("the node's key is not an ECDSA key on P-384")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -122,7 +123,8 @@ def _loaded(path: Path) -> FederatedModel:
         raise WardroundError(f"{path}: {_OTHERS[path.suffix.lower()]}; give the .skops file beside it")
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(min(size, MOST_BYTES) + 1)
     except FileNotFoundError:
         raise WardroundError(f"{path}: there is no such file") from None
     except OSError as error:

@@ -6,6 +6,7 @@ resumed study ends with the same bits. Arrays only (no pickle), in a file that i
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import threading
@@ -24,8 +25,8 @@ _MOST = 64 << 30
 _reading = threading.Lock()
 
 
-def write_snapshot(path: Path, cohort: Cohort) -> None:
-    """Keep a cohort. WardroundError where it can't be written."""
+def write_snapshot(path: Path, cohort: Cohort) -> bytes:
+    """Keep a cohort; return the digest of what was written. WardroundError where it can't be."""
     flow = cohort.flow
     about = {
         "rows": cohort.rows,
@@ -40,11 +41,21 @@ def write_snapshot(path: Path, cohort: Cohort) -> None:
         written, allow_pickle=False, about=np.array(json.dumps(about)), keys=cohort.keys.values, **arrays
     )
     write_private(path, written.getvalue())
+    return hashlib.sha256(written.getvalue()).digest()
 
 
-def read_snapshot(path: Path, dictionary: Dictionary) -> Cohort:
-    """Take up a cohort that ``write_snapshot`` kept. WardroundError if it is none of this dictionary's."""
+def read_snapshot(path: Path, dictionary: Dictionary, digest: bytes) -> Cohort:
+    """Take up a cohort that ``write_snapshot`` kept under this digest.
+
+    WardroundError if it is another, or none of this dictionary's.
+    """
     content = read_private(path, _MOST)
+    # other rows under masks that served already would be told by the difference
+    if hashlib.sha256(content).digest() != digest:
+        raise WardroundError(
+            f"{path}: these are not the rows that were pinned when the study was approved; approve it once "
+            "more: wardround hospital approve --again"
+        )
     try:
         with _reading, np.load(io.BytesIO(content), allow_pickle=False) as kept:
             about = json.loads(str(kept["about"]))

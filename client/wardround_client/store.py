@@ -7,16 +7,22 @@ committed together before a byte is sent; the sealed bytes are sent again when a
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import threading
 import time
 import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wardround_common.errors import WardroundError
+from wardround_common.sealing.epoch import LEAVES, AuditHead
+from wardround_common.sealing.leaving import Group
+from wardround_common.wire import encode, joined
 
 _APPLICATION = 0x57524F4E  # "WRON" in the file's header, so that another program's database is told
 _SCHEMA = """
@@ -36,10 +42,35 @@ create table if not exists audit (
     seq integer primary key, at real not null, event text not null, study text not null,
     detail text not null);
 """
+# What sealed sums need besides, since version 2: a study's sums verified so far, its epochs that were opened,
+# sets of hospitals that were summed over, what others showed, and what the officer says of them.
+_SEALING = """
+alter table studies add column steps integer not null default 0;
+alter table studies add column head blob not null default x'';
+update studies set roster = null, epoch = null;
+alter table audit add column head blob;
+create table opened (
+    study blob, number integer, epoch blob not null, computes integer not null,
+    primary key (study, number)) without rowid;
+create table groups (
+    binding blob, leaves blob, sets blob, at real not null,
+    primary key (binding, leaves, sets)) without rowid;
+create table heads (
+    identity blob primary key, audit blob not null, epoch blob not null, leave text not null,
+    signature blob not null) without rowid;
+alter table studies add column cohort blob;
+create table forgiven (audit blob primary key) without rowid;
+create table members (
+    name text, identity blob, seen_at real not null, primary key (name, identity)) without rowid;
+create table officers (fingerprint blob primary key, name text not null, says text not null) without rowid;
+"""
+_VERSION = 2
 
 
 _FIRST_TABLES = {"answers", "ledger", "audit"}  # a database from before it was marked as ours has these
-_STUDY = "digest, name, manifest, offered_at, approved_at, signature, masking, roster, epoch"
+_STUDY = (
+    "digest, name, manifest, offered_at, approved_at, signature, masking, roster, epoch, steps, head, cohort"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +91,8 @@ class StudyRecord:
     """A study that was offered here, and how far this hospital went along with it.
 
     ``signature`` is the approval, ``masking`` the private key made for it; ``roster`` and ``epoch`` are
-    encoded, the last ones that this hospital signed.
+    encoded, the last ones that this hospital signed; ``steps`` and ``head`` what it verified of the sums;
+    ``cohort`` the digest of the pinned rows.
     """
 
     digest: bytes
@@ -72,9 +104,29 @@ class StudyRecord:
     masking: bytes | None = None
     roster: bytes | None = None
     epoch: bytes | None = None
+    steps: int = 0
+    head: bytes = b""
+    cohort: bytes | None = None
 
     def __repr__(self) -> str:
         return f"StudyRecord({self.name!r}, ...)"
+
+
+NOTHING = AuditHead(0, bytes(32))  # the head of an audit log without entries
+
+
+def _next_head(head: bytes, at: float, event: str, study: str, detail: str) -> bytes:
+    """Return the audit log's head after one more entry."""
+    return hashlib.sha256(joined(b"wardround audit v1", head, encode((at, event, study, detail)))).digest()
+
+
+class SeenHead(NamedTuple):
+    """Another hospital's audit head, packed, and the signature under which it told it."""
+
+    audit: bytes
+    epoch: bytes
+    leave: str
+    signature: bytes
 
 
 class NodeStore:
@@ -112,7 +164,7 @@ class NodeStore:
 
     def _take_up(self) -> None:
         """Make the tables in a new database. WardroundError if it is another program's."""
-        if self._db.execute("pragma application_id").fetchone()[0] == _APPLICATION:
+        if self._db.execute("pragma user_version").fetchone()[0] == _VERSION and self._is_ours():
             return
         self._db.execute("begin immediate")
         application = self._db.execute("pragma application_id").fetchone()[0]
@@ -125,7 +177,36 @@ class NodeStore:
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
             self._db.execute(f"pragma application_id = {_APPLICATION}")
+        if self._db.execute("pragma user_version").fetchone()[0] < _VERSION:
+            for statement in _SEALING.split(";"):
+                self._db.execute(statement)
+            self._chain()
+            self._db.execute(f"pragma user_version = {_VERSION}")
         self._db.execute("commit")
+
+    def _is_ours(self) -> bool:
+        return bool(self._db.execute("pragma application_id").fetchone()[0] == _APPLICATION)
+
+    def _chain(self) -> None:
+        """Give the entries of an audit log from before there were heads theirs."""
+        head = NOTHING.head
+        rows = self._db.execute("select seq, at, event, study, detail from audit order by seq").fetchall()
+        for seq, *entry in rows:
+            head = _next_head(head, *entry)
+            self._db.execute("update audit set head = ? where seq = ?", (head, seq))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Do all or nothing, and nobody else writes meanwhile."""
+        with self._lock:
+            self._db.execute("begin immediate")
+            try:
+                yield
+                self._db.execute("commit")
+            except BaseException:
+                if self._db.in_transaction:  # where the disk is full, SQLite has rolled back itself
+                    self._db.execute("rollback")
+                raise
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         try:
@@ -150,24 +231,17 @@ class NodeStore:
         now = time.time()
         key = (charge.binding, charge.analysis, charge.index)
         try:
-            with self._lock:
-                self._db.execute("begin immediate")
-                try:
-                    self._db.execute(
-                        "insert into ledger (at, binding, analysis, idx, kind, numbers, rows, hospitals) "
-                        "values (?, ?, ?, ?, ?, ?, ?, ?)",
-                        (now, *key, charge.kind, charge.numbers, charge.rows, ",".join(charge.hospitals)),
-                    )
-                    self._db.execute(
-                        "insert into answers values (?, ?, ?, ?, ?, ?)",
-                        (key[0], epoch, *key[1:], context, sealed),
-                    )
-                    self._audit(now, "release", study, f"{charge.analysis}/{charge.index} {context.hex()}")
-                    self._db.execute("commit")
-                except BaseException:
-                    if self._db.in_transaction:  # where the disk is full, SQLite has rolled back itself
-                        self._db.execute("rollback")
-                    raise
+            with self._transaction():
+                self._db.execute(
+                    "insert into ledger (at, binding, analysis, idx, kind, numbers, rows, hospitals) "
+                    "values (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (now, *key, charge.kind, charge.numbers, charge.rows, ",".join(charge.hospitals)),
+                )
+                self._db.execute(
+                    "insert into answers values (?, ?, ?, ?, ?, ?)",
+                    (key[0], epoch, *key[1:], context, sealed),
+                )
+                self._audit(now, "release", study, f"{charge.analysis}/{charge.index} {context.hex()}")
         except sqlite3.Error as error:
             raise WardroundError(
                 f"{self._label}: an answer cannot be kept ({error}), so nothing was sent; "
@@ -187,47 +261,136 @@ class NodeStore:
     def offer(self, digest: bytes, name: str, manifest: bytes) -> None:
         """Note that a study was offered; one that is known already stays as it is."""
         self._change(
-            "insert or ignore into studies (digest, name, manifest, offered_at) values (?, ?, ?, ?)",
-            (digest, name, manifest, time.time()),
+            (
+                "insert or ignore into studies (digest, name, manifest, offered_at) values (?, ?, ?, ?)",
+                (digest, name, manifest, time.time()),
+            )
         )
 
-    def approve(self, digest: bytes, signature: bytes, masking: bytes) -> None:
-        """Note that an offered study was approved, with a new masking key: roster and epoch begin anew."""
+    def approve(self, digest: bytes, signature: bytes, masking: bytes, cohort: bytes = b"") -> None:
+        """Note that an offered study was approved, with a new masking key: roster and epoch begin anew.
+
+        ``cohort``: digest of the rows that were pinned, where they are kept in a file.
+        """
         self._change(
-            "update studies set approved_at = ?, signature = ?, masking = ?, roster = null, epoch = null "
-            "where digest = ?",
-            (time.time(), signature, masking, digest),
+            (
+                "update studies set approved_at = ?, signature = ?, masking = ?, cohort = ?, "  # noqa: ISC004
+                "roster = null, epoch = null, steps = 0, head = x'' where digest = ?",
+                (time.time(), signature, masking, cohort, digest),
+            ),
+            ("delete from opened where study = ?", (digest,)),
         )
 
     def withdraw(self, digest: bytes) -> None:
         """Take an approval back, and forget its masking key."""
         self._change(
-            "update studies set approved_at = null, signature = null, masking = null, roster = null, "
-            "epoch = null where digest = ?",
-            (digest,),
+            (
+                "update studies set approved_at = null, signature = null, masking = null, "  # noqa: ISC004
+                "cohort = null, "
+                "roster = null, epoch = null, steps = 0, head = x'' where digest = ?",
+                (digest,),
+            ),
+            ("delete from opened where study = ?", (digest,)),
         )
 
     def judge(self, binding: bytes, analysis: str, asked: bytes) -> None:
         """Note the last evaluation on held-out rows, encoded, on which a statement may be made."""
-        self._change("insert or replace into judged values (?, ?, ?)", (binding, analysis, asked))
+        self._change(("insert or replace into judged values (?, ?, ?)", (binding, analysis, asked)))
 
     def judged(self, binding: bytes, analysis: str) -> bytes | None:
         """Return the evaluation that ``judge`` noted."""
         statement = "select asked from judged where binding = ? and analysis = ?"
         return next((row[0] for row in self._rows(statement, binding, analysis)), None)
 
-    def signed_roster(self, digest: bytes, roster: bytes) -> None:
-        """Note the roster, encoded, that this hospital signed."""
-        self._change("update studies set roster = ? where digest = ?", (roster, digest))
+    def signed_roster(self, digest: bytes, roster: bytes, study: str, detail: str) -> None:
+        """Note the roster, encoded, that this hospital signed, and audit it."""
+        self._change(
+            ("update studies set roster = ? where digest = ?", (roster, digest)),
+            audit=("roster", study, detail),
+        )
 
-    def signed_epoch(self, digest: bytes, epoch: bytes) -> None:
-        """Note the epoch, encoded, that this hospital signed."""
-        self._change("update studies set epoch = ? where digest = ?", (epoch, digest))
+    def signed_epoch(self, digest: bytes, epoch: bytes, study: str, detail: str) -> None:
+        """Note the epoch, encoded, that this hospital signed, and audit it."""
+        self._change(
+            ("update studies set epoch = ? where digest = ?", (epoch, digest)),
+            audit=("epoch", study, detail),
+        )
 
-    def _change(self, statement: str, values: tuple[object, ...]) -> None:
+    def verified(self, digest: bytes, steps: int, head: bytes) -> None:
+        """Note how many of a study's sums this hospital has verified, and their head."""
+        self._change(("update studies set steps = ?, head = ? where digest = ?", (steps, head, digest)))
+
+    def opened_epoch(self, digest: bytes, number: int, epoch: bytes, heads: Mapping[bytes, SeenHead]) -> None:
+        """Note an epoch, encoded, that all signed, and the others' audit heads by identity."""
+        self._change(
+            ("insert or replace into opened values (?, ?, ?, 0)", (digest, number, epoch)),
+            *(
+                ("insert or replace into heads values (?, ?, ?, ?, ?)", (who, *head))
+                for who, head in heads.items()
+            ),
+        )
+
+    def computes(self, digest: bytes, number: int, group: Group) -> None:
+        """Note that this hospital begins to answer in an epoch, and which hospitals compute there."""
+        order = sorted(group.leaves)
+        leaves = b"".join(who + LEAVES.index(group.leaves[who]).to_bytes() for who in order)
+        sets = b"".join(bytes(who in one for who in order) for one in group.sets)
+        self._change(
+            ("update opened set computes = 1 where study = ? and number = ?", (digest, number)),
+            ("insert or ignore into groups values (?, ?, ?, ?)", (group.study, leaves, sets, time.time())),
+        )
+
+    def opened(self, digest: bytes) -> list[tuple[bytes, bool]]:
+        """Return the epochs of a study, encoded, in order, and whether this hospital computed in them."""
+        found = self._rows("select epoch, computes from opened where study = ? order by number", digest)
+        return [(epoch, bool(computes)) for epoch, computes in found]
+
+    def groups(self) -> list[Group]:
+        """Return the sets of hospitals that sums with this hospital's rows were opened over, oldest first."""
+        found = []
+        for binding, packed, flags in self._rows("select binding, leaves, sets from groups order by at"):
+            leaves = {packed[i : i + 32]: LEAVES[packed[i + 32]] for i in range(0, len(packed), 33)}
+            rows = [flags[i : i + len(leaves)] for i in range(0, len(flags), len(leaves))]
+            sets = (frozenset(who for who, flag in zip(leaves, row, strict=True) if flag) for row in rows)
+            found.append(Group(binding, leaves, tuple(sets)))
+        return found
+
+    def seen(self) -> dict[bytes, SeenHead]:
+        """Return other hospitals' audit heads, by identity, as this one last saw them signed."""
+        found = self._rows("select identity, audit, epoch, leave, signature from heads")
+        return {identity: SeenHead(*head) for identity, *head in found}
+
+    def meet(self, name: str, identity: bytes) -> None:
+        """Note a member that a coordinator named, for the officer to confirm."""
+        self._change(("insert or ignore into members values (?, ?, ?)", (name, identity, time.time())))
+
+    def met(self) -> list[tuple[str, bytes]]:
+        """Return all members that coordinators named, with their identities."""
+        found = self._rows("select name, identity from members order by name, seen_at")
+        return [(name, identity) for name, identity in found]
+
+    def say(self, name: str, fingerprint: bytes, says: str) -> None:
+        """Note what the officer says of a hospital: `confirmed`, `revoked`, or nothing any more."""
+        if says:
+            self._change(("insert or replace into officers values (?, ?, ?)", (fingerprint, name, says)))
+        else:
+            self._change(("delete from officers where fingerprint = ?", (fingerprint,)))
+
+    def officers(self) -> dict[bytes, tuple[str, str]]:
+        """Return by fingerprint which hospital it is and what the officer says of it."""
+        found = self._rows("select fingerprint, name, says from officers order by name")
+        return {fingerprint: (name, says) for fingerprint, name, says in found}
+
+    def _change(
+        self, *statements: tuple[str, tuple[object, ...]], audit: tuple[str, str, str] | None = None
+    ) -> None:
+        """Change all or nothing, with its audit entry. WardroundError if it can't be written."""
         try:
-            with self._lock:
-                self._db.execute(statement, values)
+            with self._transaction():
+                for statement, values in statements:
+                    self._db.execute(statement, values)
+                if audit is not None:
+                    self._audit(time.time(), *audit)
         except sqlite3.Error as error:
             raise WardroundError(
                 f"{self._label}: cannot be written ({error}); make room and start again"
@@ -236,7 +399,7 @@ class NodeStore:
     def audit(self, event: str, study: str, detail: str) -> None:
         """Append an entry: who did what, by name and digest, never a value. WardroundError if it can't."""
         try:
-            with self._lock:
+            with self._transaction():
                 self._audit(time.time(), event, study, detail)
         except sqlite3.Error as error:
             raise WardroundError(
@@ -244,9 +407,28 @@ class NodeStore:
             ) from None
 
     def _audit(self, at: float, event: str, study: str, detail: str) -> None:
+        last = self._db.execute("select head from audit order by seq desc limit 1").fetchone()
+        head = _next_head(NOTHING.head if last is None else last[0], at, event, study, detail)
         self._db.execute(
-            "insert into audit (at, event, study, detail) values (?, ?, ?, ?)", (at, event, study, detail)
+            "insert into audit (at, event, study, detail, head) values (?, ?, ?, ?, ?)",
+            (at, event, study, detail, head),
         )
+
+    def audit_head(self) -> AuditHead:
+        """Return how the audit log stands."""
+        found = self._rows("select seq, head from audit order by seq desc limit 1")
+        return AuditHead(*found[0]) if found else NOTHING
+
+    def had(self, head: AuditHead) -> bool:
+        """Tell whether the audit log once stood so, or the officer has forgiven that it did not."""
+        if head == NOTHING or self._rows("select 1 from forgiven where audit = ?", head.packed()):
+            return True
+        found = self._rows("select head from audit where seq = ?", head.count)
+        return bool(found) and found[0][0] == head.head
+
+    def forgive(self, packed: bytes) -> None:
+        """Note that this log went back behind a head that others saw, and that the officer knows."""
+        self._change(("insert or ignore into forgiven values (?)", (packed,)))
 
     def ledger(self) -> list[Charge]:
         """Return all charges, oldest first."""

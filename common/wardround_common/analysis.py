@@ -24,6 +24,7 @@ from wardround_common.typing import Floats
 
 Missing = Literal["impute", "drop"]
 Part = Literal["all", "train", "test"]
+OnChange = Literal["continue", "restart", "fail"]
 DEFAULT_THRESHOLD = 0.5
 
 
@@ -49,10 +50,15 @@ class Strict(BaseModel):
 
 
 class AnalysisSpec(Strict):
-    """One entry of ``analyses``. Subclasses add their hyperparameters."""
+    """One entry of ``analyses``. Subclasses add their hyperparameters.
+
+    ``on_change``: what becomes of it, while it is not finished, when other hospitals compute together than
+    before; by default what its kind can do.
+    """
 
     kind: str
     name: Annotated[str, AfterValidator(_file_name)] | None = None
+    on_change: OnChange | None = None
 
     @property
     def label(self) -> str:
@@ -214,11 +220,22 @@ class Usable:
     dropped: int  # training rows without a needed variable
 
 
+@dataclass(frozen=True)
+class Reply:
+    """Parameters after local training, and how many rows they stand for."""
+
+    parameters: tuple[Floats, ...]
+    rows: int
+
+
 class ServerStep(Protocol):
     """A server's optimiser in federated averaging: it keeps its own momenta from round to round."""
 
-    def __call__(self, number: int, current: Sequence[Floats], mean: Sequence[Floats]) -> list[Floats]:
-        """Return the next parameters from those of round ``number`` (from 1) and the hospitals' mean."""
+    def __call__(self, number: int, current: Sequence[Floats], replies: Sequence[Reply]) -> list[Floats]:
+        """Return the next parameters from those of round ``number`` (from 1) and the round's replies.
+
+        One reply, the mean over all hospitals, where only their sum is opened; else one a hospital, in order.
+        """
 
 
 class Strategies(Protocol):
@@ -233,6 +250,7 @@ class Plan:
     """What a program may depend on besides the sums: the study's constants and the sealed counts.
 
     ``ten_rows_a_term``: a model of more than one term per ten rows is refused, as it is in every study.
+    ``start``: the last query that was asked of other hospitals, where the analysis is to go on from it.
     """
 
     label: str
@@ -242,6 +260,7 @@ class Plan:
     usable: Usable
     strategies: Strategies
     ten_rows_a_term: bool = True
+    start: Query[Any] | None = None
 
     def check_size(self, count: int, what: str, rows: int) -> None:
         """Raise StudyError where a model has more than one of ``what``, terms or predictors, per ten rows."""
@@ -283,13 +302,17 @@ class ModelResult(Result, Protocol):
 
 @dataclass(frozen=True)
 class Analysis:
-    """The catalogue's entry: its ``program``, or what it asks ``on_model``, a model of another entry."""
+    """The catalogue's entry: its ``program``, or what it asks ``on_model``, a model of another entry.
+
+    ``on_change``: `continue` where it can go on from where it is, with other hospitals.
+    """
 
     kind: str
     spec: type[AnalysisSpec]
     queries: tuple[type[Query[Any]], ...]
     program: Callable[[Plan, Any], Program[Any]] | None
     is_model: bool = False
+    on_change: OnChange = "restart"
     on_model: Callable[[Plan, Any, Rows, Fitted], Program[Any]] | None = None
 
 

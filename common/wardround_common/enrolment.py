@@ -6,9 +6,10 @@
     EnrolmentReply                       ────▶    admitted, or a fixed code
 
 An enrolment binds a hospital's name, its identity and its node key (with which it logs in to Flower): each
-key signs the name and the other key, so nobody enrols a key that is not theirs. Its fingerprint is over these
-three alone, since ECDSA signatures of the same keys differ each time. Nothing here reads files or opens
-connections.
+key signs the name and the other key, so nobody enrols a key that is not theirs. Its digest is over these
+three alone, since ECDSA signatures of the same keys differ each time. The words that are read out stand for
+name and identity, which signs the node key: a hospital reads the same ones to its coordinator and to other
+hospitals. Nothing here reads files or opens connections.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from wardround_common.errors import ProtocolError, WardroundError
 from wardround_common.sealing.identity import Identity, verify
+from wardround_common.sealing.roster import fingerprint
 from wardround_common.wire import joined
 from wardround_common.words import words
 
-PROTOCOL: Final = 1  # of all that coordinator and hospitals say; any change of it is a new number
+PROTOCOL: Final = 2  # of all that coordinator and hospitals say; any change of it is a new number
 
 PROTOCOL_HEADER: Final = (
     "wardround-protocol"  # of each request of a node, so that another version is told early
@@ -246,8 +248,8 @@ def _node_key(data: bytes) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def fingerprint(hospital: str, identity: bytes, node_key: bytes) -> bytes:
-    """Return the SHA-256 that stands for a hospital's name and keys, and of which words are read out."""
+def enrolment_digest(hospital: str, identity: bytes, node_key: bytes) -> bytes:
+    """Return the SHA-256 that stands for a hospital's name and keys."""
     return hashlib.sha256(joined(FINGERPRINT, hospital.encode(), identity, node_key)).digest()
 
 
@@ -281,12 +283,12 @@ class Enrolment:
     @property
     def digest(self) -> bytes:
         """SHA-256 over name and keys: the same for every enrolment of the same keys."""
-        return fingerprint(self.hospital, self.identity, self.node_key)
+        return enrolment_digest(self.hospital, self.identity, self.node_key)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Ten words, 80 bits of the digest, that two officers compare on the telephone."""
-        return words(self.digest)
+        """Ten words, 80 bits, for name and identity, that officers compare on the telephone."""
+        return words(fingerprint(self.hospital, self.identity))
 
     def verify(self) -> None:
         """Raise ProtocolError unless both keys signed the name and each other."""

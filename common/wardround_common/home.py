@@ -98,12 +98,16 @@ def read_toml(path: Path, model: type[M], sample: str) -> M:
         return model.model_validate(tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         raise WardroundError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ValidationError):
+            raise _fault(path, error, sample) from None
         raise WardroundError(f"{path}: not readable as TOML ({error})") from None
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(map(str, fault["loc"]))
-        raise WardroundError(f"{path}: {key}: {fault['msg']}; see {sample}") from None
+
+
+def _fault(path: Path, error: ValidationError, sample: str) -> WardroundError:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    key = ".".join(map(str, fault["loc"]))
+    return WardroundError(f"{path}: {key}: {fault['msg']}; see {sample}")
 
 
 def toml_text(text: str) -> str:
@@ -187,6 +191,6 @@ def read_status(path: Path) -> dict[str, Any]:
     """Return how things stand; nothing where nobody said so."""
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

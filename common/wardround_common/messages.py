@@ -4,19 +4,22 @@
     Invitation        ->      Entry             study offered; masking key for it, signed
     RosterProposal    ->      Approval          H(manifest, roster) signed; analyses it has rows for
     EpochProposal     ->      EpochSignature    the set that computes together, signed by each
-    Questions         ->      Answers           one step: the queries of all programs that are ready
+    Step              ->      Answers           the sums so far; the queries of all programs that are ready
+                      or      Behind            how much of the course this hospital has, to be sent the rest
     StatementRequest  ->      Statement         a rounded fact about one hospital, where its policy allows it
 
-A hospital that declines says ``Refusal`` with a fixed code. Questions travel as Flower's message types
-`query.ask`, `train` and `evaluate`, by their kind, since local training and evaluation are what a user of
-Flower looks for there.
+A hospital that declines says ``Refusal`` with a fixed code. Steps travel as Flower's message types
+`query.ask`, `train` and `evaluate`, by the kinds of their queries, since local training and evaluation are
+what a user of Flower looks for there. ``sealing/PROTOCOL.md`` says what each side checks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from wardround_common.sealing.epoch import Epoch, Membership
+from wardround_common.sealing.epoch import Epoch
+from wardround_common.sealing.record import COURSE, EpochRecord, StepRecord
 from wardround_common.sealing.roster import Member, Roster
 from wardround_common.wire import Registry
 
@@ -43,59 +46,94 @@ class RosterProposal:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The audit head of another hospital, packed, as it last told it: under which epoch, signed how."""
+
+    hospital: str
+    audit: bytes
+    epoch: bytes
+    leave: str
+    signature: bytes
+
+
+@dataclass(frozen=True)
 class Approval:
-    """Signature under study and roster, and the analyses for which this hospital has enough rows."""
+    """Signature under study and roster, and what the coordinator needs to propose an epoch.
+
+    ``analyses``: for which this hospital has enough rows; ``number``: of the last epoch that it signed, 0 if
+    none; ``records``: how much of the course it has; ``audit``: its own audit head, packed; ``seen``: those
+    of others.
+    """
 
     signature: bytes
     analyses: tuple[str, ...]
+    number: int
+    records: int
+    audit: bytes
+    seen: tuple[Seen, ...]
 
 
 @dataclass(frozen=True)
 class EpochProposal:
-    """The set that is to compute together."""
+    """The set that is to compute together, and each one's audit head, packed, as others last saw it."""
 
     epoch: Epoch
+    audits: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
 class EpochSignature:
-    """A member's signature under the epoch."""
+    """A member's signature under the epoch, its terms of leaving and its audit head, packed.
+
+    The epoch's leader adds the group secret, ``wrapped`` for each hospital in order, empty for itself.
+    """
 
     signature: bytes
+    leave: str
+    audit: bytes
+    wrapped: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
 class Question:
-    """One query of a ``kind``: ``asked`` encodes ``program.Asked``, ``index`` numbers it in the analysis."""
+    """One query of a ``kind``, known by its ``digest``; ``index`` numbers it in its analysis.
+
+    ``asked`` encodes ``program.Asked`` under `plan: trusted`. It is empty under `plan: verified`, where
+    hospitals derive the query themselves.
+    """
 
     analysis: str
     index: int
     kind: str
+    digest: bytes
     asked: bytes
-
-    @property
-    def action(self) -> str:
-        """The action under which it is asked: `ask`, `train` or `evaluate`."""
-        head = self.kind.partition(".")[0]
-        return head if head in ("train", "evaluate") else "ask"
 
 
 @dataclass(frozen=True)
-class Questions:
-    """A step: ``binding`` is H(manifest, roster), ``epoch`` the epoch's digest.
+class Step:
+    """What a hospital lacks of the study's course, and what it is asked now.
 
-    ``signatures`` are the epoch's, in the order of its hospitals.
+    ``epoch``: digest of the epoch that computes; ``first``: how many records come before those of ``course``;
+    ``wrapped``: of each epoch of ``course`` in order, the group secret for this hospital, empty where it does
+    not belong to it, or leads it.
     """
 
     binding: bytes
     epoch: bytes
-    signatures: tuple[bytes, ...]
+    first: int
+    course: tuple[EpochRecord | StepRecord, ...]
+    wrapped: tuple[bytes, ...]
     questions: tuple[Question, ...]
+
+    @property
+    def action(self) -> str:
+        """The action under which it travels: `train` or `evaluate` if its questions are of that kind."""
+        return action_of(question.kind for question in self.questions)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A sealed vector: little-endian uint64."""
+    """A sealed vector: little-endian words of 64 bits, then the check lane, 16 bytes."""
 
     analysis: str
     index: int
@@ -110,12 +148,18 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Behind:
+    """A hospital has only the first ``records`` of the course, and answers once it has all."""
+
+    records: int
+
+
+@dataclass(frozen=True)
 class StatementRequest:
     """A wish for a statement on how the model of ``analysis`` does at one hospital."""
 
     binding: bytes
     epoch: bytes
-    signatures: tuple[bytes, ...]
     analysis: str
 
 
@@ -140,11 +184,17 @@ ACTIONS = {
     "join": Invitation,
     "roster": RosterProposal,
     "epoch": EpochProposal,
-    "ask": Questions,
-    "train": Questions,
-    "evaluate": Questions,
+    "ask": Step,
+    "train": Step,
+    "evaluate": Step,
     "state": StatementRequest,
 }
+
+
+def action_of(kinds: Iterable[str]) -> str:
+    """Return the action of a step whose queries have these kinds."""
+    heads = {kind.partition(".")[0] for kind in kinds}
+    return "train" if "train" in heads else "evaluate" if heads == {"evaluate"} else "ask"
 
 
 def message_type(action: str) -> str:
@@ -155,7 +205,7 @@ def message_type(action: str) -> str:
 MESSAGES = Registry(
     (
         *ACTIONS.values(),
-        *(Entry, Approval, EpochSignature, Question, Answer, Answers, Statement, Refusal),
-        *(Member, Roster, Epoch, Membership),
+        *(Entry, Approval, Seen, EpochSignature, Question, Answer, Answers, Behind, Statement, Refusal),
+        *(Member, Roster, *COURSE),
     )
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from wardround_common.analyses import QUERIES
 from wardround_common.analyses.evaluate import EvaluateSpec, Evaluation, evaluate
@@ -32,6 +32,7 @@ from wardround_common.evaluation.residuals import Residuals
 from wardround_common.local_training import Training
 from wardround_common.models import LinearModel, LogisticModel, NetworkModel
 from wardround_common.program import Asked, Program, StudyProgram, ask, together, under
+from wardround_common.query import Query
 from wardround_common.sealing.fixed_point import power_of_two_above
 from wardround_common.study import KINDS, Study
 from wardround_common.trees import Bins, ForestModel, Trees
@@ -58,41 +59,72 @@ class Findings:
     analyses: Mapping[str, Finding] = field(default_factory=dict)
 
 
-def study_program(study: Study, strategies: Strategies = plain_mean) -> StudyProgram[Findings]:
+@dataclass
+class Course:
+    """What a program leaves to the one that takes its place when other hospitals compute together.
+
+    ``finished``: analyses that are kept; ``latest``: the last query of each but for its evaluation, from
+    which it may go on.
+    """
+
+    finished: dict[str, Finding] = field(default_factory=dict)
+    latest: dict[str, Query[Any]] = field(default_factory=dict)
+
+    def change(self, study: Study) -> None:
+        """Prepare for other hospitals. StudyError if an analysis that is not finished can't have them."""
+        for spec in study.analyses:
+            if spec.label in self.finished:
+                continue
+            if spec.on_change == "fail":
+                raise StudyError(
+                    f"analysis `{spec.label}`: other hospitals take part than before, and it says "
+                    "`on_change: fail`; begin anew: wardround coordinator launch --again"
+                )
+            if spec.on_change == "restart":
+                self.latest.pop(spec.label, None)
+
+    def start(self, spec: AnalysisSpec) -> Query[Any] | None:
+        """Return the query from which an analysis goes on."""
+        return self.latest.get(spec.label) if spec.on_change == "continue" else None
+
+
+def study_program(
+    study: Study, strategies: Strategies = plain_mean, course: Course | None = None
+) -> StudyProgram[Findings]:
     """Ask the flow, then every analysis. StudyError or FitError where the federation can't answer.
 
     ``strategies`` makes the server steps of federated averaging; the default knows the plain mean only.
+    ``course`` is where it goes on from, after a change of hospitals, and what it leaves to another.
     """
-    specs = study.analyses
+    specs, course = study.analyses, course or Course()
     names = tuple(sorted(study.variables))  # the manifest, being canonical, does not know the file's order
     query = FlowQuery(names, tuple(spec.label for spec in specs), tuple(spec.needed() for spec in specs))
     flow = yield from under(LABEL, study.max_rows, ask(query))
     if not flow.rows:
         raise StudyError("no hospital has a row in the cohort; see `cohort.where` and `out_of_range`")
-    plans = {spec.label: _plan(study, spec, flow, strategies) for spec in specs}
+    todo = [spec for spec in specs if spec.label not in course.finished]
+    plans = {spec.label: _plan(study, spec, flow, strategies, course.start(spec)) for spec in todo}
     bound = power_of_two_above(flow.rows)
-    first = [spec for spec in specs if not isinstance(spec, OnModelSpec)]
-    found = yield from _side_by_side(
-        [under(spec.label, bound, _counted(_analysis(plans[spec.label], spec))) for spec in first]
-    )
-    findings = {spec.label: finding for spec, finding in zip(first, found, strict=True)}
+
+    def run(spec: AnalysisSpec, program: Program[Finding]) -> StudyProgram[None]:
+        course.finished[spec.label] = yield from under(spec.label, bound, _counted(program))
+
+    first = [spec for spec in todo if not isinstance(spec, OnModelSpec)]
+    yield from _side_by_side([run(spec, _analysis(plans[spec.label], spec)) for spec in first])
     fitted = {
-        spec.label: _fitted(spec, findings[spec.label]) for spec in first if isinstance(spec, ModelSpec)
+        spec.label: _fitted(spec, course.finished[spec.label])
+        for spec in specs
+        if isinstance(spec, ModelSpec)
     }
-    later = [spec for spec in specs if isinstance(spec, OnModelSpec)]
-    found = yield from _side_by_side(
-        [
-            under(spec.label, bound, _counted(_on_model(plans[spec.label], spec, fitted[spec.model])))
-            for spec in later
-        ]
+    later = [spec for spec in todo if isinstance(spec, OnModelSpec)]
+    yield from _side_by_side(
+        [run(spec, _on_model(plans[spec.label], spec, fitted[spec.model])) for spec in later]
     )
-    findings.update({spec.label: finding for spec, finding in zip(later, found, strict=True)})
-    return Findings(flow, {spec.label: findings[spec.label] for spec in specs})
+    return Findings(flow, {spec.label: course.finished[spec.label] for spec in specs})
 
 
-def _side_by_side(programs: list[StudyProgram[Finding]]) -> StudyProgram[list[Finding]]:
-    found: list[Finding] = yield from together(programs)  # type: ignore[arg-type, misc]
-    return found
+def _side_by_side(programs: list[StudyProgram[None]]) -> StudyProgram[None]:
+    yield from together(programs)  # type: ignore[arg-type, misc]
 
 
 def _counted(program: Program[Finding]) -> Program[Finding]:
@@ -135,7 +167,9 @@ def _on_model(plan: Plan, spec: OnModelSpec, fitted: Fitted) -> Program[Finding]
     return Finding(None, (found,)) if isinstance(spec, EvaluateSpec) else Finding(found)
 
 
-def _plan(study: Study, spec: AnalysisSpec, flow: Flow, strategies: Strategies) -> Plan:
+def _plan(
+    study: Study, spec: AnalysisSpec, flow: Flow, strategies: Strategies, start: Query[Any] | None
+) -> Plan:
     """Check rows and hospitals for one analysis and return what its program may know."""
     usable, privacy = flow.usable[spec.label], study.privacy
     few = [name for name in spec.required() if flow.hospitals[name] < privacy.min_hospitals]
@@ -154,4 +188,7 @@ def _plan(study: Study, spec: AnalysisSpec, flow: Flow, strategies: Strategies) 
         raise StudyError(
             f"analysis `{spec.label}`: no row with all of {listed(spec.needed())} is held out; see `split`"
         )
-    return Plan(spec.label, study.dictionary, privacy.min_hospitals, privacy.min_cell, usable, strategies)
+    return Plan(
+        *(spec.label, study.dictionary, privacy.min_hospitals, privacy.min_cell, usable, strategies),
+        start=start,
+    )

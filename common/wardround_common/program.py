@@ -10,18 +10,19 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from wardround_common.query import Query, Sum
+from wardround_common.query import Query, Shares, Sum
 
 R = TypeVar("R")
 S = TypeVar("S")
 
-Program = Generator[tuple[Query[Any], ...], tuple[Sum, ...], R]
+Opened = Sum | Shares  # shares of unsealed queries only
+Program = Generator[tuple[Query[Any], ...], tuple[Opened, ...], R]
 
 
 def ask(query: Query[S]) -> Program[S]:
     """Ask one query and return what its sum means."""
     (total,) = yield (query,)
-    return query.read(total)
+    return query.read(total)  # type: ignore[arg-type]  # shares go to those that asked for them
 
 
 def together(programs: Sequence[Program[Any]]) -> Program[list[Any]]:
@@ -58,12 +59,12 @@ class Asked:
     query: Query[Any]
 
 
-StudyProgram = Generator[tuple[Asked, ...], tuple[Sum, ...], R]
+StudyProgram = Generator[tuple[Asked, ...], tuple[Opened, ...], R]
 
 
 def under(analysis: str, rows_bound: int, program: Program[R]) -> StudyProgram[R]:
     """Mark every query of ``program`` with its analysis and row bound."""
-    sums: tuple[Sum, ...] | None = None
+    sums: tuple[Opened, ...] | None = None
     while True:
         try:
             queries = next(program) if sums is None else program.send(sums)

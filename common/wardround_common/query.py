@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -147,6 +147,13 @@ class Sum:
         return float(self.arrays[name].reshape(()))
 
 
+@dataclass(frozen=True)
+class Shares:
+    """What each hospital alone answered to an unsealed query (`seal: none`), by hospital in order."""
+
+    each: tuple[Sum, ...]
+
+
 S_co = TypeVar("S_co", covariant=True)
 
 
@@ -163,6 +170,11 @@ class Query(Protocol[S_co]):
 
     def read(self, total: Sum) -> S_co:
         """Return what the sum means."""
+
+
+def is_sealed(query: Query[Any]) -> bool:
+    """Tell whether a query's answers are only ever seen added up; ``read`` is given ``Shares`` else."""
+    return bool(getattr(query, "sealed", True))
 
 
 def cells_of(shares: Floats, cells: int) -> Ints:

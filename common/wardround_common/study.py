@@ -73,9 +73,10 @@ class Privacy(Strict):
     """Floors that every hospital enforces; its own policy may only raise them."""
 
     min_hospitals: Annotated[int, Field(ge=2, le=10_000)] = 3
-    min_rows: Annotated[int, Field(ge=1)] = 10
-    min_cell: Annotated[int, Field(ge=1)] = 11
+    min_rows: Annotated[int, Field(ge=1, le=2**31)] = 10
+    min_cell: Annotated[int, Field(ge=1, le=2**31)] = 11
     plan: Literal["verified", "trusted"] = "verified"
+    seal: Literal["sums", "none"] = "sums"
     differential_privacy: None = None
 
 
@@ -143,6 +144,7 @@ class Study(Strict):
             _on_model(known, f"analyses[{i}]", spec, models) if isinstance(spec, OnModelSpec) else spec
             for i, spec in enumerate(analyses)
         )
+        _seal(self.privacy, analyses)
         if self.cohort.where is not None:
             try:
                 check_predicate(self.cohort.where, known)
@@ -226,6 +228,13 @@ def _predictors(known: Dictionary, where: str, terms: tuple[str, ...], outcome: 
 
 def _resolve(study: Study, known: Dictionary, where: str, spec: AnalysisSpec) -> AnalysisSpec:
     """Fill what an analysis inherits, and check its variables by the rules of its kind."""
+    able = KINDS[spec.kind].on_change
+    if spec.on_change == "continue" != able:
+        raise ValueError(
+            f"{where}.on_change: a `{spec.kind}` can't go on from where it is with other hospitals; write "
+            "`restart` or `fail`"
+        )
+    spec = spec.model_copy(update={"on_change": spec.on_change or able})
     if isinstance(spec, ModelSpec):
         outcome = spec.outcome if spec.outcome is not None else study.outcome
         predictors = spec.predictors
@@ -256,6 +265,27 @@ def _on_model(known: Dictionary, where: str, spec: OnModelSpec, models: dict[str
     except ValueError as error:
         raise ValueError(f"{where}.{error}") from None
     return with_threshold(spec, outcome, known)
+
+
+def _seal(privacy: Privacy, analyses: tuple[AnalysisSpec, ...]) -> None:
+    """Check that what needs to open one hospital's numbers alone is said, and only where it is needed."""
+    needs = [(i, spec) for i, spec in enumerate(analyses) if getattr(spec, "unsealed", False)]
+    if needs and privacy.seal != "none":
+        i, spec = needs[0]
+        raise ValueError(
+            f"analyses[{i}].strategy: `{getattr(spec, 'strategy', '')}` compares single hospitals' updates; "
+            "the study has to say `privacy: {seal: none}`, and its hospitals' policies to allow it"
+        )
+    if privacy.seal == "none" and not needs:
+        raise ValueError(
+            "privacy.seal: no analysis here needs `none`, only `fedavg` with a robust `strategy` does; "
+            "leave it out"
+        )
+    if privacy.seal == "none" and privacy.plan != "verified":
+        raise ValueError(
+            "privacy.plan: with `seal: none` it is `verified`, since only hospitals that follow the program "
+            "know which answer leaves unsealed"
+        )
 
 
 _UNSAID = ("SeedSplit", "ColumnSplit", "number", "category")  # what pydantic adds to a path for a union
@@ -376,7 +406,7 @@ def read_study(path: str | Path) -> Study:
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise StudyError(f"{path}{line}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError) as error:  # AttributeError: `!!timestamp x`
         first = str(error).splitlines()[0]
         raise StudyError(f"{path}: not readable as YAML ({first})") from None
     return parse_study(data, str(path))

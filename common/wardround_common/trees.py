@@ -92,9 +92,11 @@ class Trees:
     def __post_init__(self) -> None:
         nodes = len(self.tree)
         shapes = {array.shape for array in (self.tree, self.variable, self.goes_left, self.left, self.value)}
+        if shapes != {(nodes,)} or not nodes:
+            raise ValueError("trees whose nodes don't belong together")
         inner = np.flatnonzero(self.variable >= 0)
         left = self.left[inner]
-        if shapes != {(nodes,)} or not nodes or np.any(left <= inner) or np.any(left >= nodes - 1):
+        if np.any(left <= inner) or np.any(left >= nodes - 1):
             raise ValueError("trees whose nodes don't belong together")
         if not 0 < self.count <= nodes or np.any(self.tree[: self.count] != np.arange(self.count)):
             raise ValueError("trees without their roots in front")

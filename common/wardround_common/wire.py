@@ -201,11 +201,10 @@ def _decode_array(data: memoryview, at: int) -> tuple[Any, int]:
         raise ProtocolError("an array of an unknown kind")
     shape = tuple(_U32.unpack(_take(data, at + 4 * i, 4))[0] for i in range(dimensions))
     at += 4 * dimensions
+    if 0 in shape and math.prod(filter(None, shape)) >= 1 << 60:  # beyond what numpy can index
+        raise ProtocolError("an array of impossible sides")
     size = math.prod(shape) * 8
-    try:
-        array = np.frombuffer(_take(data, at, size), _DTYPES[code]).reshape(shape)
-    except ValueError:  # sides beyond what numpy can index, one of them 0
-        raise ProtocolError("an array of impossible sides") from None
+    array = np.frombuffer(_take(data, at, size), _DTYPES[code]).reshape(shape)
     if code == 1 and not np.isfinite(array).all():
         raise ProtocolError("an array holds numbers that are not finite")
     return array, at + size
@@ -224,7 +223,7 @@ def _check(hint: Any) -> Callable[[Any], bool]:
         choices = [_check(one) for one in arguments]
         return lambda value: any(fits(value) for fits in choices)
     if origin is typing.Literal:
-        return lambda value: any(value == one and type(value) is type(one) for one in arguments)
+        return lambda value: any(type(value) is type(one) and value == one for one in arguments)
     if origin is tuple:
         return _check_tuple(arguments)
     if getattr(hint, "_is_protocol", False):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from wardround_common.plan import Findings, study_program
+from wardround_common.plan import Findings
+from wardround_common.replay import Replay
 from wardround_common.study import Study
 from wardround_server.conductor import Observer, conduct
 from wardround_server.federation import Federation, form
@@ -34,7 +35,8 @@ def server_app(
 
 def run_study(study: Study, transcript: Transcript, members: Federation, observe: Observer) -> Findings:
     """Conduct a study over its federation; at the end ask for statements, once."""
-    findings = conduct(study_program(study, flower), study.dictionary, transcript, members, observe)
+    replay = Replay(study, flower, members.epoch.binding)
+    findings = conduct(replay, transcript, members, observe)
     if transcript.statements is None:
         told = members.statements(list(models(findings)) if study.split is not None else [])
         transcript.append(StatementsRecord(tuple(Stated(name, one) for name, one in told)))

@@ -9,6 +9,7 @@ import ipaddress
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
@@ -25,6 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from wardround_common.errors import WardroundError
 
+BAD_PEM = (ValueError, TypeError, UnsupportedAlgorithm, InternalError, x509.InvalidVersion)
 CA_DAYS = 3650
 SERVER_DAYS = 398
 _SKEW = timedelta(hours=1)  # a hospital's clock may be behind
@@ -55,11 +57,12 @@ def make_server(
     try:
         signing = load_pem_private_key(ca_key, password=None)
         authority = x509.load_pem_x509_certificate(ca_certificate)
-    except (ValueError, TypeError):
+        belong = signing.public_key() == authority.public_key()
+    except BAD_PEM:
         raise WardroundError(
             "the CA's key or certificate is not PEM; restore both from your back-up"
         ) from None
-    if not isinstance(signing, EllipticCurvePrivateKey) or signing.public_key() != authority.public_key():
+    if not isinstance(signing, EllipticCurvePrivateKey) or not belong:
         raise WardroundError(
             "the CA's key does not belong to its certificate; restore both from your back-up"
         )
@@ -86,9 +89,10 @@ def server_fault(key: bytes, certificate: bytes) -> str:
     try:
         public = load_pem_private_key(key, password=None).public_key()
         found = x509.load_pem_x509_certificate(certificate)
-    except (ValueError, TypeError):
+        belong = public == found.public_key()
+    except BAD_PEM:
         return "the server's key or certificate is not PEM"
-    if public != found.public_key():
+    if not belong:
         return "the server's key does not belong to its certificate"
     if found.not_valid_after_utc < datetime.now(UTC):
         return f"expired on {found.not_valid_after_utc:%Y-%m-%d} by this machine's clock"
@@ -99,7 +103,7 @@ def expires(certificate: bytes) -> datetime:
     """Return when a PEM certificate ends. WardroundError if it is none."""
     try:
         return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
-    except ValueError:
+    except BAD_PEM:
         raise WardroundError("the certificate is not PEM; make a new one: renew-certificate") from None
 
 

@@ -7,34 +7,22 @@ the same sums to the same bits.
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from wardround_common.dictionary import Dictionary
-from wardround_common.errors import ProtocolError, ReplayDiverged
-from wardround_common.messages import Question
-from wardround_common.program import Asked, StudyProgram
-from wardround_common.query import Frame, Sum, open_sum
-from wardround_common.sealing.epoch import Epoch
-from wardround_common.typing import Ints
-from wardround_common.wire import encode
-from wardround_server.transcript import Opened, StepRecord, Transcript
-
-R = TypeVar("R")
+from wardround_common.errors import ReplayDiverged
+from wardround_common.plan import Findings
+from wardround_common.replay import Due, Replay
+from wardround_common.sealing.record import EpochRecord, StepRecord
+from wardround_server.transcript import Transcript
 
 
 class Members(Protocol):
     """Whoever answers a step: the hospitals of an epoch."""
 
-    @property
-    def epoch(self) -> Epoch:
-        """The epoch that computes now."""
-
-    def ask(self, questions: Sequence[Question]) -> list[Ints]:
-        """Return the opened sum of each question over the hospitals of its analysis."""
+    def ask(self, due: Sequence[Due], course: Sequence[EpochRecord | StepRecord]) -> StepRecord:
+        """Return the opened sum of each query over the hospitals of its analysis."""
 
 
 @dataclass(frozen=True)
@@ -50,78 +38,31 @@ Observer = Callable[[Progress], None]
 
 
 def conduct(
-    program: StudyProgram[R],
-    dictionary: Dictionary,
+    replay: Replay,
     transcript: Transcript,
     members: Members | None,
     observe: Observer = lambda progress: None,
-) -> R:
-    """Run the program to its end and return its result.
+) -> Findings:
+    """Drive a study's program, from its beginning, to its end; return what it found.
 
     ``members`` None replays only. Raises ReplayDiverged where the transcript does not fit the program,
     and whatever the program raises.
     """
-    recorded = transcript.steps
-    epochs = {record.epoch.number: record.epoch for record in transcript.epochs}
-    numbers: Counter[str] = Counter()
-    step, sums = 0, None
-    while True:
-        try:
-            asked = next(program) if sums is None else program.send(sums)
-        except StopIteration as stop:
-            if step < len(recorded):
-                raise ReplayDiverged(step, "the program has ended") from None
-            result: R = stop.value
-            return result
-        questions = _number(asked, numbers)
-        replayed = step < len(recorded)
-        if replayed:
-            record = recorded[step]
-            _same(step, questions, record)
-        elif members is None:
-            raise ReplayDiverged(step, "the transcript ends before the program does")
-        else:
-            record = _ask(questions, members)
-            epochs[members.epoch.number] = members.epoch
-        sums = tuple(
-            _open(dictionary, one, opened.vector, epochs[record.epoch])
-            for one, opened in zip(asked, record.sums, strict=True)
-        )
+
+    def take(record: StepRecord, *, replayed: bool) -> None:
+        sums = replay.open(record)
         if not replayed:  # what can't be opened is not kept, or the study could never go on
             transcript.append(record)
-        observe(Progress(step, replayed, tuple((one.analysis, one.query.kind) for one in asked)))
-        step += 1
+        observe(Progress(replay.steps, replayed, tuple((due.analysis, due.kind) for due in replay.due)))
+        replay.take(record, sums)
 
-
-def _number(asked: tuple[Asked, ...], numbers: Counter[str]) -> list[Question]:
-    questions = []
-    for one in asked:
-        questions.append(Question(one.analysis, numbers[one.analysis], one.query.kind, encode(one)))
-        numbers[one.analysis] += 1
-    return questions
-
-
-def _ask(questions: list[Question], members: Members) -> StepRecord:
-    vectors = members.ask(questions)
-    opened = tuple(
-        Opened(q.analysis, q.index, hashlib.sha256(q.asked).digest(), vector)
-        for q, vector in zip(questions, vectors, strict=True)
-    )
-    return StepRecord(members.epoch.number, opened)
-
-
-def _same(step: int, questions: list[Question], record: StepRecord) -> None:
-    if len(questions) != len(record.sums):
-        raise ReplayDiverged(step, "another number of queries")
-    for question, opened in zip(questions, record.sums, strict=True):
-        if (question.analysis, question.index) != (opened.analysis, opened.index):
-            raise ReplayDiverged(step, f"`{question.analysis}` asks where `{opened.analysis}` was recorded")
-        if hashlib.sha256(question.asked).digest() != opened.question:
-            raise ReplayDiverged(step, f"`{question.analysis}` asks another query {question.index}")
-
-
-def _open(dictionary: Dictionary, asked: Asked, vector: Ints, epoch: Epoch) -> Sum:
-    layout = asked.query.layout(Frame(dictionary, asked.rows_bound))
-    if vector.shape != (layout.size,):
-        raise ProtocolError(f"`{asked.analysis}`: a sum has another length than its query asks")
-    return open_sum(layout, epoch.number, epoch.of(asked.analysis), vector)
+    for record in transcript.course:
+        if isinstance(record, EpochRecord):
+            replay.begin(record.epoch)
+        else:
+            take(record, replayed=True)
+    while replay.findings is None:
+        if members is None:
+            raise ReplayDiverged(replay.steps, "the transcript ends before the program does")
+        take(members.ask(replay.due, transcript.course), replayed=False)
+    return replay.findings

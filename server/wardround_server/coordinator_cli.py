@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from wardround_common.files import check_absent, write_private
 from wardround_common.home import find_home, is_locked, open_log
 from wardround_server.command_options import HomeOption, JsonOption, YesOption, say, say_json
 from wardround_server.home import CONTROL_PORT, CoordinatorHome, make_home
+from wardround_server.studies import folders
 from wardround_server.study_commands import studies
 
 coordinator = typer.Typer(help="What the one who runs studies does.", no_args_is_help=True)
@@ -200,6 +202,8 @@ def hospitals_command(
         registry.revoke(revoke)
     if left is not None:
         registry.leave(left)
+    for name in {revoke, left} - {None}:
+        _tell_waiting(opened, str(name))
     online = _online(opened)
     rows = [
         {
@@ -226,6 +230,16 @@ def hospitals_command(
     Console(markup=False).print(table) if rows or invited else say(
         "None yet; invite one: wardround coordinator invite NAME"
     )
+
+
+def _tell_waiting(home: CoordinatorHome, name: str) -> None:
+    """Say which studies wait for a hospital that does not come back."""
+    for folder in folders(home.studies):
+        if folder.status.state != "finished" and name in folder.begun_by and name not in folder.order.without:
+            sys.stderr.write(
+                f"note: `{folder.name}` began with `{name}` and waits for it; to go on without it: "
+                f"wardround coordinator resume {folder.name} --without {name}\n"
+            )
 
 
 def _online(home: CoordinatorHome) -> dict[bytes, bool]:

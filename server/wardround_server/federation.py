@@ -1,13 +1,11 @@
-"""The coordinator's side of a study's hospitals: roster, epoch, and the opening of sums."""
+"""The coordinator's side of a study's hospitals: carries what ``Coordination`` says over Flower, and back."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-import numpy as np
 from flwr.serverapp import Grid
 
 from wardround_common.analyses.flow import LABEL
@@ -16,39 +14,45 @@ from wardround_common.messages import (
     MESSAGES,
     Answers,
     Approval,
+    Behind,
     Entry,
     EpochProposal,
     EpochSignature,
     Invitation,
-    Question,
-    Questions,
     Refusal,
     RosterProposal,
     Statement,
     StatementRequest,
 )
-from wardround_common.sealing.epoch import EPOCH, Epoch, Membership
-from wardround_common.sealing.identity import verify
-from wardround_common.sealing.mask import open_masks
-from wardround_common.sealing.roster import APPROVAL, Member, Roster
+from wardround_common.replay import Due
+from wardround_common.sealing.coordination import Coordination
+from wardround_common.sealing.epoch import Epoch
+from wardround_common.sealing.record import EpochRecord, StepRecord, position
+from wardround_common.sealing.roster import Member, Roster
 from wardround_common.study import Study
-from wardround_common.typing import Ints, Words
 from wardround_common.wire import encode
 from wardround_server.grid import Address, Late, Patience, Post, exchange, post
-from wardround_server.transcript import EpochRecord, Opening, Transcript
+from wardround_server.transcript import Approvals, Proposed, Transcript, Wrapped
 
 T = TypeVar("T")
+_TRIES = 3  # of an epoch that a hospital takes for outdated, since another study went on meanwhile
+_LOOK_S, _SELDOM_S = 1.0, 5.0  # between asking a hospital whose officer has to confirm others
 
 
 class Federation:
-    """The members of one study, after ``form`` gathered them."""
+    """The members of one study, once they have begun an epoch."""
 
     def __init__(
-        self, way: Post, roster: Roster, nodes: Mapping[str, int], patience: Patience = Patience()
+        self,
+        way: Post,
+        study: Study,
+        coordination: Coordination,
+        nodes: Mapping[str, int],
+        patience: Patience = Patience(),
     ) -> None:
-        self._way, self._roster, self._nodes, self._patience = way, roster, nodes, patience
+        self._way, self._coordination, self._nodes, self._patience = way, coordination, nodes, patience
+        self._verified = study.privacy.plan == "verified"
         self._names = {node: name for name, node in nodes.items()}
-        self._signatures: tuple[bytes, ...] = ()
         self._epoch: Epoch | None = None
 
     @property
@@ -58,51 +62,50 @@ class Federation:
             raise ProtocolError("no epoch was signed yet")
         return self._epoch
 
-    def begin_epoch(self, epoch: Epoch) -> tuple[bytes, ...]:
-        """Have every hospital of the epoch sign it; return the signatures in order."""
-        body = encode(EpochProposal(epoch))
+    def bring_up(self, course: Sequence[EpochRecord | StepRecord]) -> None:
+        """Tell the hospitals that are here what they lack of the course, before they sign what follows."""
+        told = [one for one in course if self._verified or isinstance(one, EpochRecord)]
+        names = sorted(self._nodes)
+        while names and told:
+            steps = self._coordination.telling(told, names)
+            bodies = {("ask", self._nodes[name]): encode(step) for name, step in steps.items()}
+            names = []
+            for (_, node), reply in self._talk(bodies, Behind).items():
+                self._coordination.behind(self._names[node], reply.records, told)
+                if reply.records < len(told):
+                    names.append(self._names[node])
+
+    def begin_epoch(self, proposal: EpochProposal) -> EpochRecord:
+        """Have every hospital of the epoch sign it; return the record with which it begins."""
+        epoch, body = proposal.epoch, encode(proposal)
         nodes = {name: self._nodes[name] for name in epoch.hospitals}
         replies = self._talk({("epoch", node): body for node in nodes.values()}, EpochSignature)
-        signatures = {name: replies["epoch", node].signature for name, node in nodes.items()}
-        for name, signature in signatures.items():
-            with _by(name):
-                verify(self._roster.member(name).identity, signature, EPOCH, epoch.digest)
-        self._epoch, self._signatures = epoch, tuple(signatures[name] for name in epoch.hospitals)
-        return self._signatures
+        record = self._coordination.begun(
+            epoch, {name: replies["epoch", node] for name, node in nodes.items()}
+        )
+        self._epoch = epoch
+        return record
 
-    def ask(self, questions: Sequence[Question]) -> list[Ints]:
-        """Ask each hospital the questions of its analyses, one message an action; return the opened sums."""
-        taking_part = [self.epoch.of(question.analysis) for question in questions]
-        bodies: dict[Address, bytes] = {}
-        encoded: dict[tuple[int, ...], bytes] = {}
-        for action in sorted({question.action for question in questions}):
-            for name in self.epoch.hospitals:
-                own = tuple(
-                    i for i, q in enumerate(questions) if q.action == action and name in taking_part[i]
-                )
-                if own and own not in encoded:
-                    asked = tuple(questions[i] for i in own)
-                    encoded[own] = encode(
-                        Questions(self._roster.digest, self.epoch.digest, self._signatures, asked)
-                    )
-                if own:
-                    bodies[action, self._nodes[name]] = encoded[own]
-        replies = self._talk(bodies, Answers)
-        vectors: dict[tuple[str, int], dict[str, Words]] = {}
-        for (action, node), reply in replies.items():
-            name = self._names[node]
-            wanted = [
-                (q.analysis, q.index)
-                for q, names in zip(questions, taking_part, strict=True)
-                if q.action == action and name in names
-            ]
-            if [(answer.analysis, answer.index) for answer in reply.answers] != wanted:
-                raise ProtocolError(f"`{name}` answers other questions than it was asked")
-            for answer in reply.answers:
-                vectors.setdefault((answer.analysis, answer.index), {})[name] = _vector(name, answer.sealed)
-        return [open_masks(_of_one_length(q, vectors[q.analysis, q.index])) for q in questions]
+    def ask(self, due: Sequence[Due], course: Sequence[EpochRecord | StepRecord]) -> StepRecord:
+        """Ask each hospital the queries of its analyses, in one message; return the opened sums."""
+        told = [one for one in course if self._verified or isinstance(one, EpochRecord)]
+        answers: dict[str, Answers] = {}
+        names: Sequence[str] = self.epoch.hospitals
+        while names:
+            steps = self._coordination.steps(due, told, names)
+            bodies = {(step.action, self._nodes[name]): encode(step) for name, step in steps.items()}
+            names = []
+            replies: dict[Address, Answers | Behind] = self._talk(bodies, Answers, Behind)
+            for (_, node), reply in replies.items():
+                name = self._names[node]
+                if isinstance(reply, Behind):
+                    self._coordination.behind(name, reply.records, told)
+                    names.append(name)
+                else:
+                    answers[name] = reply
+        return self._coordination.opened(due, self.epoch, answers, len(told))
 
-    def _talk(self, bodies: Mapping[Address, bytes], expected: type[T]) -> dict[Address, T]:
+    def _talk(self, bodies: Mapping[Address, bytes], *expected: type[T]) -> dict[Address, T]:
         return talk(self._way, bodies, expected, self._names, self._patience)
 
     def statements(self, analyses: Sequence[str]) -> list[tuple[str, Statement]]:
@@ -110,9 +113,7 @@ class Federation:
         found: list[tuple[str, Statement]] = []
         for analysis in analyses:
             names = {self._nodes[name]: name for name in self.epoch.of(analysis)}
-            body = encode(
-                StatementRequest(self._roster.digest, self.epoch.digest, self._signatures, analysis)
-            )
+            body = encode(StatementRequest(self.epoch.binding, self.epoch.digest, analysis))
             asked = {("state", node): body for node in names}
             for (_, node), reply in sorted(_exchanged(self._way, asked, names, self._patience).items()):
                 try:
@@ -133,8 +134,18 @@ def form(grid: Grid, study: Study, transcript: Transcript) -> Federation:
     way = post(grid)
     nodes = sorted(way.nodes())
     invitation = encode(Invitation(study.manifest()))
-    entries = talk(way, {("join", node): invitation for node in nodes}, Entry, {}, Patience())
-    return agree(way, study, transcript, {node: entry.member for (_, node), entry in entries.items()})
+    entries = talk(way, {("join", node): invitation for node in nodes}, (Entry,), {}, Patience())
+    members = {node: entry.member for (_, node), entry in entries.items()}
+    begun = transcript.opening
+    if begun is not None and {one.name for one in members.values()} != set(begun.roster.names):
+        raise StudyError(
+            "the transcript holds sums over other hospitals than take part now; go on with the same, or "
+            "start anew with another transcript"
+        )
+    return agree(way, study, transcript, members)
+
+
+Unconfirmed = Callable[[tuple[str, ...]], None]
 
 
 def agree(
@@ -143,82 +154,162 @@ def agree(
     transcript: Transcript,
     members: Mapping[int, Member],
     patience: Patience = Patience(),
+    *,
+    unconfirmed: Unconfirmed | None = None,
 ) -> Federation:
     """Have the members, by node, approve their roster and sign the next epoch, and record both.
 
-    StudyError where a hospital refuses or too few can take part.
+    A study that has begun goes on with its own roster, of which members may be left out. ``unconfirmed`` is
+    told which hospitals' officers have to confirm others before they approve, and may raise to give up;
+    without it there is no waiting. StudyError where a hospital refuses or too few can take part.
     """
     by_name = {member.name: node for node, member in members.items()}
-    roster = Roster(study.digest, tuple(sorted(members.values(), key=lambda member: member.name)))
-    roster.verify()
-    proposal = encode(RosterProposal(roster))
-    names = {node: name for name, node in by_name.items()}
-    asked = {("roster", by_name[name]): proposal for name in roster.names}
-    replies = talk(way, asked, Approval, names, patience)
-    approvals = {name: replies["roster", by_name[name]] for name in roster.names}
-    for name, approval in approvals.items():
-        with _by(name):
-            verify(roster.member(name).identity, approval.signature, APPROVAL, roster.digest)
-    federation = Federation(way, roster, by_name, patience)
-    labels = [LABEL, *(spec.label for spec in study.analyses)]
-    taking_part = {
-        label: tuple(name for name in roster.names if label in approvals[name].analyses) for label in labels
-    }
-    epoch = _next_epoch(study, roster, taking_part, transcript.epochs)
-    if transcript.opening is None:
-        transcript.append(
-            Opening(study.manifest(), roster, tuple(approvals[name].signature for name in roster.names))
+    opening = transcript.opening
+    roster = (
+        Roster(study.digest, tuple(sorted(members.values(), key=lambda member: member.name)))
+        if opening is None
+        else opening.roster
+    )
+    if any(roster.member(one.name) != one for one in members.values()):
+        raise StudyError(
+            "a hospital takes part with other keys than when the study began, so its sums can't be gone on "
+            "with; begin anew, with another transcript"
         )
-    transcript.append(EpochRecord(epoch, federation.begin_epoch(epoch)))
+    coordination = _coordination(study, roster, transcript)
+    federation = Federation(way, study, coordination, by_name, patience)
+    names = {node: name for name, node in by_name.items()}
+    for tried in range(_TRIES):
+        _approved(way, coordination, names, patience, unconfirmed)
+        if transcript.opening is None:
+            transcript.append(Approvals(study.manifest(), roster, coordination.approvals()))
+        federation.bring_up(transcript.course)
+        proposal = _next_epoch(study, coordination, by_name, transcript.course)
+        transcript.append(Proposed(proposal.epoch.number))
+        try:
+            record = federation.begin_epoch(proposal)
+        except HospitalRefuses as error:
+            if error.code not in ("restored", "old_epoch") or tried == _TRIES - 1:
+                raise
+            continue
+        break
+    held = coordination.exposed(record, transcript.course, study.privacy.min_hospitals)
+    if held:
+        raise StudyError(
+            f"with these hospitals, sums would tell of {listed(held)} apart from the others, which their own "
+            "terms (`leave` in policy.toml) don't allow; go on with those that began the study, or leave out "
+            f"{study.privacy.min_hospitals} or more together"
+        )
+    transcript.append(Wrapped(record.epoch.digest, coordination.wrapped(record.epoch)))
+    transcript.append(record)
     return federation
 
 
+def _coordination(study: Study, roster: Roster, transcript: Transcript) -> Coordination:
+    """Return the state machine of a study's hospitals, as far as the transcript tells."""
+    proposed = [one.number for one in transcript.records if isinstance(one, Proposed)]
+    found = Coordination(roster, study.privacy.plan == "verified", max(proposed, default=0))
+    for one in transcript.records:
+        if isinstance(one, Wrapped):
+            found.remember(one.epoch, one.secrets)
+    return found
+
+
+def _approved(
+    way: Post,
+    coordination: Coordination,
+    names: Mapping[int, str],
+    patience: Patience,
+    unconfirmed: Unconfirmed | None,
+) -> None:
+    """Have every hospital approve the roster, again and again where its officer has to confirm others."""
+    proposal = encode(RosterProposal(coordination.roster))
+    left, pause = dict(names), _LOOK_S
+    while left:
+        replies = _replies(way, {("roster", node): proposal for node in left}, names, patience)
+        for (_, node), reply in replies.items():
+            if isinstance(reply, Refusal) and reply.code == "unconfirmed" and unconfirmed is not None:
+                continue
+            coordination.approved(left.pop(node), _expected(reply, (Approval,), names[node], "roster"))
+        if left and unconfirmed is not None:
+            unconfirmed(tuple(sorted(left.values())))
+            time.sleep(pause)
+            pause = min(1.2 * pause, _SELDOM_S)
+
+
 def _next_epoch(
-    study: Study, roster: Roster, taking_part: Mapping[str, tuple[str, ...]], before: Sequence[EpochRecord]
-) -> Epoch:
+    study: Study,
+    coordination: Coordination,
+    here: Mapping[str, int],
+    course: Sequence[EpochRecord | StepRecord],
+) -> EpochProposal:
+    """Return the epoch of the hospitals that are here. StudyError where they are too few."""
+    labels = sorted([LABEL, *(spec.label for spec in study.analyses)])
+    taking_part = {label: coordination.taking_part(label) for label in labels}
     privacy = study.privacy
     for label, names in taking_part.items():
         if len(names) < privacy.min_hospitals:
             what = "the study" if label == LABEL else f"analysis `{label}`"
             raise StudyError(
-                f"{what}: {len(names)} of {len(roster.members)} hospitals have {privacy.min_rows} usable "
+                f"{what}: {len(names)} of {len(here)} hospitals have {privacy.min_rows} usable "
                 f"rows or more (`privacy.min_rows`); at least {privacy.min_hospitals} must "
                 "(`privacy.min_hospitals`)"
             )
-    memberships = tuple(Membership(label, names) for label, names in taking_part.items())
-    if before and (before[-1].epoch.hospitals, before[-1].epoch.analyses) != (
-        taking_part[LABEL],
-        memberships,
-    ):
+    present, everyone = len(taking_part[LABEL]), len(coordination.roster.members)
+    if 2 * present <= everyone:
         raise StudyError(
-            "the transcript holds sums over other hospitals than take part now; go on with the same, or "
-            "start anew with another transcript"
+            f"{present} of the {everyone} hospitals that began the study are here; more than half must be, "
+            "so that no two sets of them can be kept from each other"
         )
-    number, previous = (before[-1].epoch.number + 1, before[-1].epoch.digest) if before else (1, b"")
-    return Epoch(roster.digest, number, taking_part[LABEL], memberships, previous)
+    epochs = [record.epoch for record in course if isinstance(record, EpochRecord)]
+    before = epochs[-1] if epochs else None
+    steps, head = position(coordination.roster.digest, course)
+    if before is not None and steps > before.steps:
+        stay = sorted(set(before.hospitals) & set(taking_part[LABEL]))
+        if len(stay) < privacy.min_hospitals:
+            raise StudyError(
+                f"{len(stay)} of those hospitals that verified the last sums are here; at least "
+                f"{privacy.min_hospitals} must (`privacy.min_hospitals`)"
+            )
+    return coordination.propose(taking_part[LABEL], taking_part, before, steps, head)
 
 
 def talk(
     way: Post,
     bodies: Mapping[Address, bytes],
-    expected: type[T],
+    expected: tuple[type[T], ...],
     names: Mapping[int, str],
     patience: Patience,
 ) -> dict[Address, T]:
     """Exchange messages, decode the replies. StudyError, naming the hospital, if one refuses or is late."""
-    found: dict[Address, T] = {}
+    return {
+        (action, node): _expected(reply, expected, names.get(node), action)
+        for (action, node), reply in _replies(way, bodies, names, patience).items()
+    }
+
+
+def _replies(
+    way: Post, bodies: Mapping[Address, bytes], names: Mapping[int, str], patience: Patience
+) -> dict[Address, object]:
+    found: dict[Address, object] = {}
     for (action, node), body in _exchanged(way, bodies, names, patience).items():
-        who = f"`{names[node]}`" if node in names else "a hospital"
         try:
-            reply = MESSAGES.decode(body, object)
+            found[action, node] = MESSAGES.decode(body, object)
         except ProtocolError as error:
+            who = _who(names.get(node))
             raise ProtocolError(f"{who}: its reply to `{action}` cannot be read ({error})") from None
-        if isinstance(reply, Refusal):
-            raise StudyError(f"{who} refuses: {refusal(reply.code)}")
-        if not isinstance(reply, expected):
-            raise ProtocolError(f"{who}: its reply to `{action}` has another type")
-        found[action, node] = reply
     return found
+
+
+def _expected(reply: object, expected: tuple[type[T], ...], name: str | None, action: str) -> T:
+    if isinstance(reply, Refusal):
+        raise HospitalRefuses(_who(name), reply.code)
+    if not isinstance(reply, expected):
+        raise ProtocolError(f"{_who(name)}: its reply to `{action}` has another type")
+    return reply
+
+
+def _who(name: str | None) -> str:
+    return "a hospital" if name is None else f"`{name}`"
 
 
 def _exchanged(
@@ -235,13 +326,12 @@ def _is_possible(statement: Statement) -> bool:
     return statement.rows >= 0 and 0 <= statement.auc <= 1
 
 
-@contextmanager
-def _by(name: str) -> Iterator[None]:
-    """Name the hospital whose message is checked within."""
-    try:
-        yield
-    except ProtocolError as error:
-        raise ProtocolError(f"`{name}`: {error}") from None
+class HospitalRefuses(StudyError):
+    """A hospital declines; ``code`` is all that it says."""
+
+    def __init__(self, who: str, code: str) -> None:
+        super().__init__(f"{who} refuses: {refusal(code)}")
+        self.code = code
 
 
 class LateHospitals(StudyError):
@@ -265,20 +355,17 @@ _CODES = {
     "protocol": "it could not accept the message",
     "not_in_study": "the approved study does not ask this",
     "trouble": "it has trouble of its own (a full disk, a key or file it cannot read); its log says which",
+    "unconfirmed": "its officer has confirmed too few of the hospitals (`wardround hospital confirm`)",
+    "revoked": "its officer has revoked one of the hospitals",
+    "leave": "a hospital is left out whose own terms don't allow it, alone or at all (`leave`)",
+    "max_epochs": "its policy allows no more changes of the set of hospitals (`max_epochs`)",
+    "restored": "its node's database, or another hospital's, is older than others saw it",
+    "false_sum": "it was told a sum that is not the hospitals' own",
+    "diverged": "its program and the coordinator's part; do both run the same version?",
+    "not_next": "the study's program does not ask this now",
+    "other_course": "it has verified another course of this study; begin anew: coordinator launch --again",
     "second_roster": "it signed another roster for this study; approved anew there, the study can begin anew",
+    "behind": "it was not told all sums of this study yet",
+    "membership": "it would take part in other analyses than it can",
     "old_epoch": "it has gone further with this study under another transcript",
 }
-
-
-def _vector(name: str, sealed: bytes) -> Words:
-    if len(sealed) % 8:
-        raise ProtocolError(f"`{name}`: an answer is not a vector of 64-bit words")
-    return np.frombuffer(sealed, "<u8")
-
-
-def _of_one_length(question: Question, vectors: Mapping[str, Words]) -> list[Words]:
-    (usual, _), *others = Counter(map(len, vectors.values())).most_common()
-    if others:
-        odd = listed(name for name, vector in vectors.items() if len(vector) != usual)
-        raise ProtocolError(f"{odd}: an answer to `{question.analysis}` has another length than the others'")
-    return list(vectors.values())

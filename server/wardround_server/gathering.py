@@ -7,10 +7,10 @@ in its entry must be those that were admitted with that key.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from wardround_common.errors import ProtocolError, StudyError
+from wardround_common.errors import ProtocolError, StudyError, listed
 from wardround_common.messages import MESSAGES, Entry, Invitation, Refusal
 from wardround_common.sealing.roster import Member
 from wardround_common.study import Study
@@ -35,10 +35,14 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Terms:
-    """When to begin: with all that are admitted, or ``wait_s`` after ``quorum`` of them have joined."""
+    """When to begin: with all that are admitted, or ``wait_s`` after ``quorum`` of them have joined.
+
+    ``without``: hospitals that are left out, be they there or not.
+    """
 
     quorum: int | None = None
     wait_s: float = 60.0
+    without: tuple[str, ...] = ()
 
 
 @dataclass
@@ -59,11 +63,14 @@ def gather(
 ) -> dict[int, Member]:
     """Wait until the study's hospitals are there; return their entries by node.
 
-    A study that has begun waits for those that began it. ``tell`` is called about once a second, and may
-    raise to give up. StudyError if a hospital has approved the study anew since it began.
+    A study that has begun waits for those that began it, less those that are left out. ``tell`` is called
+    about once a second, and may raise to give up. StudyError if a hospital has approved the study anew since
+    it began, or if those that are not left out are too few.
     """
     opening = transcript.opening
     begun_by = None if opening is None else {member.name: member for member in opening.roster.members}
+    if begun_by is not None:
+        _check_enough(study, begun_by, terms.without)
     seen = _Seen()
     ready_at: float | None = None
     before, pause = None, _LOOK_S
@@ -72,7 +79,7 @@ def gather(
             one.node_id: one for one in admitted() if one.state == "admitted" and one.node_id is not None
         }
         names = {one.name for one in records.values()}
-        wanted = names if begun_by is None else set(begun_by)
+        wanted = (names if begun_by is None else set(begun_by)) - set(terms.without)
         here = {
             node: records[node] for node in way.nodes() if node in records and records[node].name in wanted
         }
@@ -130,10 +137,21 @@ def _ask(way: Post, study: Study, nodes: Mapping[int, HospitalRecord], seen: _Se
             seen.declined[record.name] = said.code if isinstance(said, Refusal) else "protocol"
 
 
+def _check_enough(study: Study, begun_by: Mapping[str, Member], without: Sequence[str]) -> None:
+    stay, least = set(begun_by) - set(without), study.privacy.min_hospitals
+    if len(stay) < least:
+        raise StudyError(
+            f"{study.name}: without {listed(without)} {len(stay)} hospitals are left, and the study asks for "
+            f"{least} at least (`privacy.min_hospitals`); take one back: wardround coordinator resume "
+            f"{study.name} --with NAME"
+        )
+
+
 def _same(joined: Mapping[int, Member], begun_by: Mapping[str, Member]) -> None:
     for member in joined.values():
         if begun_by[member.name] != member:
             raise StudyError(
                 f"`{member.name}` has approved the study anew since it began, so its sums can't be gone on "
-                "with; begin anew: wardround coordinator launch --again"
+                "with; go on without it (wardround coordinator resume --without NAME), or begin anew: "
+                "wardround coordinator launch --again"
             )

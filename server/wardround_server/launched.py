@@ -14,7 +14,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from wardround_common.errors import StudyError, WardroundError
-from wardround_common.study import Study, read_study
+from wardround_common.study import read_study
 from wardround_server.app import run_study
 from wardround_server.conductor import Progress
 from wardround_server.federation import LateHospitals, agree
@@ -24,7 +24,7 @@ from wardround_server.home import CoordinatorHome
 from wardround_server.publish import published
 from wardround_server.result import Clock, StudyResult
 from wardround_server.shipped import study_file
-from wardround_server.studies import STOP, Order, Status, StudyFolder, enter, find
+from wardround_server.studies import STOP, UNCONFIRMED, Order, Status, StudyFolder, enter, find
 from wardround_server.transcript import Transcript
 
 app = ServerApp()
@@ -32,6 +32,10 @@ app = ServerApp()
 
 class Stopped(WardroundError):
     """The operator wants the study stopped."""
+
+
+class Changed(WardroundError):
+    """The operator wants other hospitals left out; another run takes that up."""
 
 
 @app.main()
@@ -46,7 +50,7 @@ def main(grid: Grid, context: Context) -> None:
             _conduct(grid, home, folder)
         except Stopped:
             folder.tell(replace(folder.status, state="stopped", why="stopped by the operator"))
-        except LateHospitals as error:
+        except (LateHospitals, Changed) as error:
             folder.tell(replace(folder.status, state="paused", why=str(error)))
         except WardroundError as error:
             folder.tell(replace(folder.status, state="failed", why=" ".join(str(error).split())))
@@ -62,17 +66,20 @@ def _folder(home: CoordinatorHome, named: str) -> StudyFolder:
 
 
 class _Reporter:
-    """Keeps status.json true, and notices when the operator wants the study stopped."""
+    """Keeps status.json true, and notices when the operator wants something else."""
 
-    def __init__(self, folder: StudyFolder, study: Study) -> None:
-        self._folder = folder
-        self._status = Status(folder.name, "gathering", expected=folder.status.expected)
+    def __init__(self, folder: StudyFolder, order: Order) -> None:
+        self._folder, self._without = folder, order.without
+        before = folder.status
+        self._status = Status(
+            folder.name, "gathering", steps=before.steps, expected=before.expected, without=order.without
+        )
         self._begun: float | None = None
         self._first = 0
         self.names: dict[int, str] = {}
 
     def gathered(self, found: Gathered) -> None:
-        self._stop_if_wanted()
+        self._heed()
         self._tell(
             state="gathering",
             joined=found.joined,
@@ -80,6 +87,11 @@ class _Reporter:
             declined=dict(found.declined),
             absent=found.absent,
         )
+
+    def unconfirmed(self, names: tuple[str, ...]) -> None:
+        self._heed()
+        declined = dict.fromkeys(names, UNCONFIRMED)
+        self._tell(state="gathering", waiting=(), absent=(), declined=declined)
 
     def opened(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -94,7 +106,7 @@ class _Reporter:
         if progress.replayed:
             self._begun = None  # replay is no measure of what is left
             return
-        self._stop_if_wanted()
+        self._heed()
         self._tell(
             state="running",
             steps=done,
@@ -107,12 +119,15 @@ class _Reporter:
         )
 
     def waiting(self, nodes: frozenset[int]) -> None:
-        self._stop_if_wanted()
+        self._heed()
         self._tell(state="running", waiting=tuple(sorted(self.names.get(node, str(node)) for node in nodes)))
 
-    def _stop_if_wanted(self) -> None:
-        if self._folder.order.wanted == STOP:
+    def _heed(self) -> None:
+        order = self._folder.order
+        if order.wanted == STOP:
             raise Stopped("stopped by the operator")
+        if order.without != self._without:
+            raise Changed("the operator leaves out other hospitals; it goes on with the rest")
 
     def _tell(self, **changes: object) -> None:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]
@@ -123,14 +138,14 @@ def _conduct(grid: Grid, home: CoordinatorHome, folder: StudyFolder) -> None:
     study, order = folder.study, folder.order
     transcript = Transcript(folder.transcript)
     try:
-        reporter = _Reporter(folder, study)
-        terms = Terms(order.quorum, order.wait_s)
+        reporter = _Reporter(folder, order)
+        terms = Terms(order.quorum, order.wait_s, order.without)
         stock = any(one.stock and one.state == "admitted" for one in home.registry.hospitals())
         way = post(grid, whole=stock)
         joined = gather(way, study, transcript, home.registry.hospitals, terms, reporter.gathered)
         reporter.names = {node: member.name for node, member in joined.items()}
         patience = Patience(deadline_s=order.deadline_s, waiting=reporter.waiting)
-        members = agree(way, study, transcript, joined, patience)
+        members = agree(way, study, transcript, joined, patience, unconfirmed=reporter.unconfirmed)
         clock = Clock(reporter.opened)
         findings = run_study(study, transcript, members, clock)
         result = StudyResult(study, published(study, transcript, findings, clock.seconds), findings)

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 from wardround_common.analyses.evaluate import published_all
+from wardround_common.analyses.flow import LABEL
 from wardround_common.models import Model
 from wardround_common.plan import MODELS, Finding, Findings
 from wardround_common.study import Study
@@ -55,10 +56,12 @@ def publish(
     findings: Findings,
     seconds: Mapping[str, float],
     abstaining: Mapping[str, Sequence[str]] | None = None,
+    left_out: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Return results.json as an object: all that the study may tell, with its defaults and version.
 
-    ``abstaining``: by analysis, the hospitals that had fewer than ``min_rows`` usable rows for it.
+    ``abstaining``: by analysis, the hospitals that had fewer than ``min_rows`` usable rows for it;
+    ``left_out``: those that were in the study and no longer when it was computed.
     """
     rules = Rules(study.privacy.min_cell)
     return {
@@ -70,6 +73,7 @@ def publish(
         "rows": findings.flow.rows,
         "hospitals": list(hospitals),
         "abstaining": {label: list(names) for label, names in (abstaining or {}).items()},
+        "left_out": {label: list(names) for label, names in (left_out or {}).items()},
         "flow": findings.flow.published(rules),
         "analyses": {
             label: _analysis(rules, label, finding, seconds) for label, finding in findings.analyses.items()
@@ -82,13 +86,33 @@ def published(
     study: Study, transcript: Transcript, findings: Findings, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """Return the results of a study that ``transcript`` recorded to its end."""
-    epoch, opening = transcript.epochs[-1].epoch, transcript.opening
-    abstaining = {} if opening is None else epoch.abstaining(opening.roster)
+    epochs, opening = {one.epoch.number: one.epoch for one in transcript.epochs}, transcript.opening
+    begun, computed = transcript.epochs[0].epoch, {LABEL: transcript.epochs[-1].epoch}
+    for step in transcript.steps:
+        computed.update({one.analysis: epochs[step.epoch] for one in step.sums})
+    left_out = {
+        label: names
+        for label, epoch in computed.items()
+        if (names := tuple(name for name in begun.hospitals if name not in epoch.hospitals))
+    }
+    everyone = () if opening is None else opening.roster.names
+    abstaining = {
+        label: names
+        for label, epoch in computed.items()
+        if (
+            names := tuple(
+                name
+                for name in everyone
+                if name not in epoch.of(label) and name not in left_out.get(label, ())
+            )
+        )
+    }
     stated: dict[str, dict[str, Any]] = {}
     for one in transcript.statements or ():
         told = one.statement
         stated.setdefault(told.analysis, {})[one.hospital] = {"auc": told.auc, "rows": told.rows}
-    return {**publish(study, epoch.hospitals, findings, seconds, abstaining), "statements": stated}
+    hospitals = transcript.epochs[-1].epoch.hospitals
+    return {**publish(study, hospitals, findings, seconds, abstaining, left_out), "statements": stated}
 
 
 def _analysis(rules: Rules, label: str, finding: Finding, seconds: Mapping[str, float]) -> dict[str, Any]:

@@ -21,8 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from wardround_common.enrolment import LATEST, PROTOCOL, Enrolment, EnrolmentRefused, check_name, fingerprint
+from wardround_common.enrolment import (
+    LATEST,
+    PROTOCOL,
+    Enrolment,
+    EnrolmentRefused,
+    check_name,
+    enrolment_digest,
+)
 from wardround_common.errors import ProtocolError, WardroundError, did_you_mean
+from wardround_common.sealing.roster import fingerprint
 from wardround_common.words import words
 
 State = Literal["admitted", "revoked", "left"]
@@ -70,7 +78,7 @@ class HospitalRecord:
     @property
     def digest(self) -> bytes:
         """The digest of the enrolment that was admitted."""
-        return fingerprint(self.name, self.identity, self.node_key)
+        return enrolment_digest(self.name, self.identity, self.node_key)
 
 
 class Registry:
@@ -277,21 +285,26 @@ def _admitted(db: sqlite3.Connection, name: str) -> HospitalRecord | None:
 
 
 def _records(db: sqlite3.Connection, where: str, *values: object) -> list[HospitalRecord]:
-    return [
-        HospitalRecord(
-            name,
-            identity,
-            node_key,
-            state,
-            None if node_id is None else node_id % 2**64,
-            admitted_at,
-            words(fingerprint(name, identity, node_key)),
-            bool(stock),
-        )
-        for name, identity, node_key, state, node_id, admitted_at, stock in db.execute(
-            f"{_SELECT} {where}", values
-        )
-    ]
+    try:
+        return [
+            HospitalRecord(
+                name,
+                identity,
+                node_key,
+                state,
+                None if node_id is None else node_id % 2**64,
+                admitted_at,
+                words(fingerprint(name, identity)),
+                bool(stock),
+            )
+            for name, identity, node_key, state, node_id, admitted_at, stock in db.execute(
+                f"{_SELECT} {where}", values
+            )
+        ]
+    except (TypeError, ValueError, AttributeError):  # text where bytes should be, and the like
+        raise WardroundError(
+            "coordinator.db: an entry of a hospital is damaged; restore it from your back-up"
+        ) from None
 
 
 def _signed(node_id: int) -> int:
@@ -338,6 +351,9 @@ def _opened(path: Path, busy_s: float) -> sqlite3.Connection:
                 for statement in _SCHEMA:
                     db.execute(statement)
             db.execute("commit")
+    except UnicodeDecodeError:  # a schema that is no text
+        db.close()
+        raise _failed(path, sqlite3.SQLITE_NOTADB) from None
     except BaseException:
         db.close()
         raise

@@ -6,6 +6,7 @@ between them and the coordinator is what would pass over a network.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,9 @@ from wardround_common.cohort import Cohort
 from wardround_common.errors import DataError, StudyError, WardroundError, did_you_mean, listed
 from wardround_common.plan import Findings
 from wardround_common.sealing.identity import Identity
+from wardround_common.sealing.mask import MaskingKey
 from wardround_common.study import Study, parse_study, read_study, study_key
+from wardround_common.wire import joined
 from wardround_server.app import server_app
 from wardround_server.conductor import Observer
 from wardround_server.grid import LocalGrid
@@ -42,12 +45,13 @@ if TYPE_CHECKING:
 class Hospital:
     """What a simulated hospital has. ``policy`` None: one that asks just what the study promises.
 
-    ``open`` opens its table, which is held no longer than reading it takes.
+    ``open`` opens its table, which is held no longer than reading it takes. ``identity`` None: one that
+    follows from its name.
     """
 
     name: str
     open: Callable[[], Table]
-    identity: Identity = field(default_factory=Identity.generate)
+    identity: Identity | None = None
     policy: Policy | None = None
     store: NodeStore = field(default_factory=NodeStore)
 
@@ -135,9 +139,23 @@ def _approve(
         if reading.absent:
             notes.append(f"{table.label} has no column for {listed(reading.absent)}: read as missing")
         node = Node(hospital.store)
-        policy = hospital.policy or Policy.of(study)
-        approve_study(hospital.store, hospital.identity, study)
-        node.open(Session(hospital.name, hospital.identity, policy, hospital.store, study, reading.cohort))
+        # one machine holds all tables, so a hospital may well abstain from one analysis alone
+        policy = hospital.policy or Policy.of(study, leave="allow")
+        identity, masking = simulated_keys(study, hospital.name)
+        identity = hospital.identity or identity
+        approve_study(hospital.store, identity, study, masking)
+        node.open(
+            Session(
+                hospital.name,
+                identity,
+                policy,
+                hospital.store,
+                study,
+                reading.cohort,
+                everyone=True,
+                new=True,
+            )
+        )
         nodes.append(node)
         cohorts[hospital.name] = reading.cohort
     for name in study.variables:
@@ -148,6 +166,18 @@ def _approve(
                 f"files: {listed(labels)}"
             )
     return nodes, cohorts, tuple(notes)
+
+
+def simulated_keys(study: Study, name: str) -> tuple[Identity, MaskingKey]:
+    """Return a simulated hospital's keys, so that a study which is gone on with has the same roster.
+
+    They protect nothing: whoever simulates holds all tables.
+    """
+    identity, masking = (
+        hashlib.sha256(joined(b"wardround simulation v1", what, study.digest, name.encode())).digest()
+        for what in (b"identity", b"masking")
+    )
+    return Identity.from_bytes(identity), MaskingKey.from_bytes(masking)
 
 
 def _factory(node: Node) -> Callable[[], ClientApp]:

@@ -16,20 +16,27 @@ from wardround_common.errors import ProtocolError, StudyError, WardroundError, d
 from wardround_common.files import write_file
 from wardround_common.home import is_locked, locked, read_status, write_status
 from wardround_common.study import Study, read_manifest
+from wardround_server.transcript import read_transcript
 
 RUN, STOP = "run", "stop"
+UNCONFIRMED = "unconfirmed"  # the code of a hospital whose officer has to confirm others
 ENDED = ("finished", "failed", "stopped")
+_NAMES = ("asked", "joined", "waiting", "absent", "without")  # tuples, which JSON has as lists
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the operator wants of a study. ``quorum`` None: all admitted hospitals; times in seconds."""
+    """What the operator wants of a study. ``quorum`` None: all admitted hospitals; times in seconds.
+
+    ``without``: hospitals that are not waited for, and that it goes on without.
+    """
 
     wanted: str = RUN
     quorum: int | None = None
     wait_s: float = 60.0
     deadline_s: float = 600.0
     ordered_at: float = 0.0
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Status:
     """How a study stands, as its run last said.
 
     ``state``: launched, gathering, running, paused, stopped, failed or finished. ``steps`` of about
-    ``expected`` are done; ``left_s`` is an estimate.
+    ``expected`` are done; ``left_s`` is an estimate. ``without``: who is left out, by the operator's order.
     """
 
     study: str
@@ -51,6 +58,7 @@ class Status:
     waiting: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     declined: dict[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
     at: float = 0.0
 
 
@@ -84,9 +92,17 @@ class StudyFolder:
         """What the operator wants."""
         found = read_status(self._order)
         try:
-            return Order(**found)
+            return Order(**found | {"without": tuple(found.get("without", ()))})
         except TypeError:
             raise WardroundError(f"{self._order}: cannot be read; launch the study once more") from None
+
+    @property
+    def begun_by(self) -> tuple[str, ...]:
+        """The hospitals of its roster, by name; none before they have agreed on one."""
+        if not self.transcript.exists() or not self.transcript.stat().st_size:
+            return ()
+        opening = read_transcript(self.transcript).opening
+        return () if opening is None else opening.roster.names
 
     def command(self, order: Order) -> None:
         """Note what the operator wants. WardroundError where it can't be written."""
@@ -97,7 +113,7 @@ class StudyFolder:
         """How it stands."""
         found = read_status(self._status)
         said: dict[str, Any] = {"study": self.name, "state": "launched", **found}
-        said |= {key: tuple(said[key]) for key in ("asked", "joined", "waiting", "absent") if key in said}
+        said |= {key: tuple(said[key]) for key in _NAMES if key in said}
         try:
             return Status(**said)
         except TypeError:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from wardround_common.errors import StudyError, WardroundError, listed
+from wardround_common.errors import StudyError, WardroundError, did_you_mean, listed
 from wardround_common.files import check_absent, write_file
 from wardround_common.home import is_locked, read_status
 from wardround_common.study import parse_study, read_study
@@ -24,6 +24,7 @@ from wardround_server.studies import (
     ENDED,
     RUN,
     STOP,
+    UNCONFIRMED,
     Order,
     Status,
     StudyFolder,
@@ -146,24 +147,68 @@ def stop_command(study: StudyArgument, home: HomeOption = None) -> None:
 @studies.command("resume")
 def resume_command(
     study: StudyArgument,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="NAME", help="Go on without this hospital; may be repeated."),
+    ] = None,
+    back: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="NAME", help="Take back one that was left out; may be repeated."),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show its progress until it ends.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Go on with a study that was stopped, failed or paused, from its last sum.
 
-    Example:
+    A study waits for the hospitals that began it. Without one that does not come back it goes on if the terms
+    of leaving allow it that the hospitals signed, and each of its analyses as its `on_change` says.
+
+    Examples:
       wardround coordinator resume heart-disease --follow
+
+      wardround coordinator resume heart-disease --without north
     """
-    folder = find(CoordinatorHome.open(home).studies, study)
+    opened = CoordinatorHome.open(home)
+    folder = find(opened.studies, study)
     if folder.status.state == "finished":
         raise StudyError(f"{study}: finished already; see wardround coordinator results {study}")
-    folder.command(replace(folder.order, wanted=RUN))
+    order = folder.order
+    if without or back:
+        order = replace(order, without=_left_out(opened, folder, order, without or [], back or []))
+    folder.command(replace(order, wanted=RUN))
     if not folder.is_running:
-        folder.tell(replace(folder.status, state="launched", why=""))
+        folder.tell(replace(folder.status, state="launched", why="", declined={}, without=order.without))
     if follow:
         _follow(folder, False)
     else:
-        say(f"`{study}` goes on. Follow it: wardround coordinator status {study} --watch")
+        lacking = f" without {listed(order.without)}" if order.without else ""
+        say(f"`{study}` goes on{lacking}. Follow it: wardround coordinator status {study} --watch")
+
+
+def _left_out(
+    home: CoordinatorHome, folder: StudyFolder, order: Order, without: list[str], back: list[str]
+) -> tuple[str, ...]:
+    """Return who is left out from now on. StudyError for other names, or where too few would stay."""
+    admitted = [one.name for one in home.registry.hospitals() if one.state == "admitted"]
+    members = folder.begun_by or tuple(sorted(admitted))
+    for name in without:
+        if name not in members:
+            raise StudyError(
+                f"--without {name}: not a hospital of `{folder.name}`{did_you_mean(name, members)}; there "
+                f"are {listed(members)}"
+            )
+    for name in back:
+        if name not in order.without or name in without:
+            left = listed(order.without) if order.without else "nobody"
+            raise StudyError(f"--with {name}: it can't be taken back; left out so far: {left}")
+    left_out = (set(order.without) | set(without)) - set(back)
+    stay, least = set(members) - left_out, folder.study.privacy.min_hospitals
+    if without and len(stay) < least:
+        raise StudyError(
+            f"{folder.name}: {len(stay)} of its {len(members)} hospitals would go on; it asks for {least} "
+            "at least (`privacy.min_hospitals`); wait for more of them, or take one back (--with NAME)"
+        )
+    return tuple(sorted(left_out))
 
 
 @studies.command("results")
@@ -221,7 +266,17 @@ def _told(status: Status) -> str:
         parts.append(f"{what} {listed(status.waiting)}")
     if status.absent and status.state == "gathering":
         parts.append(f"not online: {listed(status.absent)}")
-    parts += [f"`{name}` declines ({code})" for name, code in status.declined.items()]
+        if status.steps:
+            parts.append(f"if it stays away: wardround coordinator resume {status.study} --without NAME")
+    if status.without:
+        parts.append(f"{listed(status.without)} left out")
+    parts += [f"`{name}` declines ({code})" for name, code in status.declined.items() if code != UNCONFIRMED]
+    unsure = [name for name, code in status.declined.items() if code == UNCONFIRMED]
+    if unsure:
+        parts.append(
+            f"waiting for the officers of {listed(unsure)}, who have to confirm other hospitals "
+            "(there: wardround hospital members)"
+        )
     if status.why:
         parts.append(status.why)
     return "; ".join(parts)
@@ -266,7 +321,7 @@ def replay(
 
     Example: wardround coordinator replay study.transcript
     """
-    from wardround_common.plan import study_program
+    from wardround_common.replay import Replay
     from wardround_server.conductor import conduct
     from wardround_server.publish import published, to_json
     from wardround_server.strategies import flower
@@ -277,7 +332,7 @@ def replay(
     if opening is None or not recorded.epochs:
         raise WardroundError(f"{transcript}: the study stopped before its first sum")
     study = parse_study(opening.study(), str(transcript))
-    findings = conduct(study_program(study, flower), study.dictionary, recorded, None)
+    findings = conduct(Replay(study, flower, opening.roster.digest), recorded, None)
     text = to_json(published(study, recorded, findings, {}))
     if out is None:
         sys.stdout.write(text)

@@ -21,9 +21,8 @@ from typing import Any
 
 from wardround_common.errors import ProtocolError, WardroundError
 from wardround_common.messages import Statement
-from wardround_common.sealing.epoch import Epoch, Membership
+from wardround_common.sealing.record import COURSE, EpochRecord, StepRecord
 from wardround_common.sealing.roster import Member, Roster
-from wardround_common.typing import Ints
 from wardround_common.wire import Registry, encode
 
 MOST_RECORD = 1 << 30
@@ -32,7 +31,7 @@ _HEADER = 8
 
 
 @dataclass(frozen=True)
-class Opening:
+class Approvals:
     """The first record: the study's manifest and who takes part, with their approvals."""
 
     manifest: bytes
@@ -48,29 +47,18 @@ class Opening:
 
 
 @dataclass(frozen=True)
-class EpochRecord:
-    """An epoch begins; ``signatures`` in the order of its hospitals."""
+class Proposed:
+    """An epoch of this number is about to be proposed, so hospitals may have signed it."""
 
-    epoch: Epoch
-    signatures: tuple[bytes, ...]
-
-
-@dataclass(frozen=True)
-class Opened:
-    """One query's sum: ``question`` is the SHA-256 of the query's bytes, ``vector`` the layout's int64s."""
-
-    analysis: str
-    index: int
-    question: bytes
-    vector: Ints
+    number: int
 
 
 @dataclass(frozen=True)
-class StepRecord:
-    """The sums of one step, under the epoch of this number."""
+class Wrapped:
+    """The group secret of the epoch of this digest, wrapped for each of its hospitals."""
 
-    epoch: int
-    sums: tuple[Opened, ...]
+    epoch: bytes
+    secrets: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
@@ -88,12 +76,9 @@ class StatementsRecord:
     statements: tuple[Stated, ...]
 
 
-Record = Opening | EpochRecord | StepRecord | StatementsRecord
+Record = Approvals | Proposed | Wrapped | EpochRecord | StepRecord | StatementsRecord
 _RECORDS = Registry(
-    (
-        *(Opening, EpochRecord, Opened, StepRecord, StatementsRecord, Stated, Statement),
-        *(Roster, Member, Epoch, Membership),
-    )
+    (Approvals, Proposed, Wrapped, StatementsRecord, Stated, Statement, Roster, Member, *COURSE)
 )
 
 
@@ -146,15 +131,20 @@ class Transcript:
         self.head = head
 
     @property
-    def opening(self) -> Opening | None:
+    def opening(self) -> Approvals | None:
         """The first record, if there is one yet."""
         first = self.records[0] if self.records else None
-        return first if isinstance(first, Opening) else None
+        return first if isinstance(first, Approvals) else None
 
     @property
     def epochs(self) -> list[EpochRecord]:
         """All epochs, in order."""
         return [record for record in self.records if isinstance(record, EpochRecord)]
+
+    @property
+    def course(self) -> list[EpochRecord | StepRecord]:
+        """All epochs and steps, in order."""
+        return [record for record in self.records if isinstance(record, (EpochRecord, StepRecord))]
 
     @property
     def steps(self) -> list[StepRecord]:

@@ -31,14 +31,17 @@ from tests.support import (
 )
 from wardround_common.cohort import Cohort, concatenate
 from wardround_common.errors import ReplayDiverged
-from wardround_common.plan import QUERY_RECORDS, study_program
+from wardround_common.plan import QUERY_RECORDS, Findings
 from wardround_common.program import Asked
 from wardround_common.query import Contribution
+from wardround_common.replay import Replay
+from wardround_common.sealing.record import Opened, StepRecord
 from wardround_common.study import Study
 from wardround_common.wire import encode
-from wardround_server.conductor import Progress, conduct
+from wardround_server.conductor import Observer, Progress, conduct
 from wardround_server.simulation import simulate
-from wardround_server.transcript import Opened, StepRecord, Transcript
+from wardround_server.strategies import flower
+from wardround_server.transcript import Transcript
 
 
 class AnalysisContract:
@@ -103,7 +106,7 @@ class AnalysisContract:
 
     def test_the_transcript_alone_gives_the_results_again(self, study: Study) -> None:
         transcript, expected = recorded(study)
-        found = conduct(study_program(study), study.dictionary, transcript, None)
+        found = replayed(study, transcript)
         assert exact(study, found) == expected
 
     def test_a_study_cut_after_any_step_resumes_to_the_same_bits(self, study: Study) -> None:
@@ -122,25 +125,25 @@ class AnalysisContract:
             pytest.skip("no query depends on a sum")
         first = steps[0].sums[0]
         changed = cut(transcript, 0)
-        opened = Opened(first.analysis, first.index, first.question, first.vector * 5)
+        opened = Opened(first.analysis, first.index, first.question, first.vector * 5, first.proof)
         for record in (StepRecord(steps[0].epoch, (opened,)), *steps[1:]):
             changed.append(record)
         with pytest.raises(ReplayDiverged, match="part at step 1"):
-            conduct(study_program(study), study.dictionary, changed, None)
+            replayed(study, changed)
 
     def test_a_transcript_that_goes_on_after_the_end_diverges(self, study: Study) -> None:
         transcript, _ = recorded(study)
         longer = cut(transcript, len(transcript.steps))
         longer.append(transcript.steps[-1])
         with pytest.raises(ReplayDiverged, match="the program has ended"):
-            conduct(study_program(study), study.dictionary, longer, None)
+            replayed(study, longer)
 
     def test_a_transcript_that_ends_early_is_no_result(self, study: Study) -> None:
         transcript, _ = recorded(study)
         seen: list[Progress] = []
         short = cut(transcript, len(transcript.steps) - 1)
         with pytest.raises(ReplayDiverged, match="ends before the program does"):
-            conduct(study_program(study), study.dictionary, short, None, seen.append)
+            replayed(study, short, seen.append)
         assert len(seen) == len(transcript.steps) - 1
 
 
@@ -207,6 +210,13 @@ def _recorded(manifest: bytes) -> tuple[Transcript, str]:
     study, transcript = _study(manifest), Transcript()
     found = federate(study, cohorts(study, 4), transcript)
     return transcript, exact(study, found)
+
+
+def replayed(study: Study, transcript: Transcript, observe: Observer = lambda progress: None) -> Findings:
+    """Return what a transcript alone gives."""
+    opening = transcript.opening
+    assert opening is not None
+    return conduct(Replay(study, flower, opening.roster.digest), transcript, None, observe)
 
 
 def cut(transcript: Transcript, steps: int) -> Transcript:

@@ -17,15 +17,24 @@ from flwr.serverapp import Grid, ServerApp
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import roc_auc_score
 
-from tests.analyses.contract import answer_of, cohorts, cut, driven, pooled
+from tests.analyses.contract import answer_of, cohorts, cut, driven, pooled, replayed
 from tests.support import federate, layout_of, published, study_data, study_of
-from wardround_common.analyses.fedavg import SETTINGS, FedAvgFit, UpdateQuery, plain_mean
+from wardround_common.analyses.fedavg import (
+    ROBUST,
+    SETTINGS,
+    FedAvgFit,
+    LocalTraining,
+    UpdateQuery,
+    plain_mean,
+)
+from wardround_common.analysis import Reply
 from wardround_common.cohort import Cohort
 from wardround_common.errors import FitError, ReplayDiverged, StudyError
 from wardround_common.local_training import Training, start, train
-from wardround_common.plan import QUERY_RECORDS, Findings, study_program
+from wardround_common.plan import QUERY_RECORDS, Findings
 from wardround_common.program import Asked
-from wardround_common.query import open_sum
+from wardround_common.replay import Replay
+from wardround_common.sealing.record import EpochRecord
 from wardround_common.study import Study, parse_study
 from wardround_common.wire import encode
 from wardround_server.conductor import conduct
@@ -38,7 +47,9 @@ PREDICTORS = ["age", "chol", "bmi", "sex", "cp"]
 
 def fedavg(**keys: Any) -> Study:
     spec = {"kind": "fedavg", "predictors": PREDICTORS, "rounds": 4, **keys}
-    return study_of(spec, **({"outcome": "bmi"} if keys.get("estimator") == "SGDRegressor" else {}))
+    outcome = {"outcome": "bmi"} if keys.get("estimator") == "SGDRegressor" else {}
+    bare = {"privacy": {"seal": "none"}} if keys.get("strategy") in ROBUST else {}
+    return study_of(spec, **outcome, **bare)
 
 
 REGRESSION = {"estimator": "SGDRegressor", "outcome": "bmi", "predictors": ["age", "chol", "sex", "disease"]}
@@ -54,6 +65,10 @@ STUDIES = {
     "MLPClassifier by FedAvg": fedavg(**PERCEPTRON),
     "MLPClassifier by FedAvgM": fedavg(**PERCEPTRON, strategy="FedAvgM", server_momentum=0.5),
     "MLPClassifier by FedProx": fedavg(**PERCEPTRON, proximal=1.0, epochs=2, activation="tanh"),
+    "SGDClassifier by FedMedian": fedavg(strategy="FedMedian"),
+    "MLPClassifier by FedTrimmedAvg": fedavg(**PERCEPTRON, strategy="FedTrimmedAvg", beta=0.3),
+    "SGDClassifier by Krum": fedavg(strategy="Krum"),
+    "SGDRegressor by MultiKrum": fedavg(**REGRESSION, strategy="MultiKrum", num_nodes_to_select=3),
 }
 
 
@@ -74,21 +89,20 @@ def over_four(study: Study) -> tuple[Transcript, Findings]:
     return _over_four(study.manifest())
 
 
-def updates(study: Study) -> list[UpdateQuery]:
-    """Return the update queries that the study asks over four hospitals."""
+def updates(study: Study) -> list[LocalTraining]:
+    """Return the queries for updates that the study asks over four hospitals."""
     transcript, _ = over_four(study)
-    program, sums, asked = study_program(study, flower), None, []
-    for record in transcript.steps:
-        queries = next(program) if sums is None else program.send(sums)
-        asked += [one.query for one in queries if isinstance(one.query, UpdateQuery)]
-        sums = tuple(
-            open_sum(layout_of(study, one), 1, ("h00", "h01", "h02", "h03"), found.vector)
-            for one, found in zip(queries, record.sums, strict=True)
-        )
+    replay, asked = Replay(study, flower, transcript.epochs[0].epoch.binding), []
+    for record in transcript.course:
+        if isinstance(record, EpochRecord):
+            replay.begin(record.epoch)
+            continue
+        asked += [due.asked.query for due in replay.due if isinstance(due.asked.query, LocalTraining)]
+        replay.take(record, replay.open(record))
     return asked
 
 
-def flowers_own(study: Study, hospitals: dict[str, Cohort], first: UpdateQuery) -> list[np.ndarray]:
+def flowers_own(study: Study, hospitals: dict[str, Cohort], first: LocalTraining) -> list[np.ndarray]:
     """Return the parameters after Flower's own run: one reply a hospital, no seal, no clipping.
 
     Everything is Flower's: its strategy's `start`, its messages, its aggregation.
@@ -177,8 +191,7 @@ def test_a_study_cut_after_any_step_resumes_to_the_same_bits(name: str) -> None:
     for steps in range(len(transcript.steps) + 1):
         again = federate(study, cohorts(study, 4), cut(transcript, steps))
         assert figures(study, again) == expected
-    replayed = conduct(study_program(study, flower), study.dictionary, transcript, None)
-    assert figures(study, replayed) == expected
+    assert figures(study, replayed(study, transcript)) == expected
 
 
 def test_a_round_travels_as_flowers_train_and_an_evaluation_as_evaluate(monkeypatch: Any) -> None:
@@ -270,8 +283,22 @@ def test_a_training_that_diverges_says_so() -> None:
 def test_the_plain_mean_knows_no_other_strategy() -> None:
     with pytest.raises(StudyError, match="`FedAdam` is Flower's"):
         plain_mean("FedAdam", {})
-    (mean,) = plain_mean("FedAvg", {})(1, [np.zeros(2)], [np.ones(2)])
+    (mean,) = plain_mean("FedAvg", {})(1, [np.zeros(2)], [Reply((np.ones(2),), 30)])
     assert mean.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name not in ROBUST])
+def test_the_mean_as_one_reply_gives_what_a_reply_from_each_hospital_gives(name: str) -> None:
+    rng, settings = np.random.default_rng(2), SETTINGS[name]
+    one_by_one, at_once = flower(name, settings), flower(name, settings)
+    first, second = [np.zeros(5)], [np.zeros(5)]
+    for number in range(1, 8):
+        rows = rng.integers(10, 300, 4)
+        updates = rng.normal(size=(4, 5))
+        each = [Reply((first[0] + one,), int(n)) for one, n in zip(updates, rows, strict=True)]
+        mean = Reply((second[0] + rows @ updates / rows.sum(),), int(rows.sum()))
+        first, second = one_by_one(number, first, each), at_once(number, second, [mean])
+        np.testing.assert_allclose(first[0], second[0], rtol=1e-9, atol=1e-12)
 
 
 def test_a_replay_with_another_strategy_diverges() -> None:
@@ -279,8 +306,9 @@ def test_a_replay_with_another_strategy_diverges() -> None:
     transcript, _ = over_four(study)
     with pytest.raises(ReplayDiverged):
         conduct(
-            study_program(study, lambda name, settings: plain_mean("FedAvg", {})),
-            study.dictionary,
+            Replay(
+                study, lambda name, settings: plain_mean("FedAvg", {}), transcript.epochs[0].epoch.binding
+            ),
             transcript,
             None,
         )

@@ -1,4 +1,12 @@
-"""A coordinator that departs from the protocol before it asks is refused by every hospital's session."""
+"""A coordinator that departs from the protocol before it asks is refused by every hospital's session.
+
+| what departs | where |
+|---|---|
+| a study that was not approved, or protects too little | what is approved |
+| a roster with swapped, stolen, weak or too few keys, or a second one | roster |
+| an epoch outside of the rules, or whose number was used | epoch |
+| signatures that lack, are forged, reordered or of another epoch | epoch |
+"""
 
 from __future__ import annotations
 
@@ -7,7 +15,7 @@ import dataclasses
 import pytest
 
 from tests.analyses.contract import cohorts
-from tests.attacks.coordinator import FLOW, LABELS, LOGISTIC, NAMES, STUDY, Coordinator, question
+from tests.attacks.coordinator import LABELS, LOGISTIC, NAMES, STUDY, Coordinator
 from tests.support import study_of
 from wardround_client.app import Node
 from wardround_client.gate import Policy
@@ -15,9 +23,10 @@ from wardround_client.session import Session
 from wardround_client.store import NodeStore
 from wardround_common import messages as say
 from wardround_common.errors import ProtocolError, Refused
-from wardround_common.sealing.epoch import Membership, sign_epoch
+from wardround_common.sealing.epoch import AuditHead, Epoch, Membership, Opening, sign_epoch
 from wardround_common.sealing.identity import Identity
 from wardround_common.sealing.mask import MaskingKey
+from wardround_common.sealing.record import EpochRecord
 from wardround_common.sealing.roster import Member, Roster, approve, enter
 from wardround_common.wire import encode
 
@@ -34,7 +43,8 @@ def test_a_study_that_was_not_approved_is_refused() -> None:
     ):
         action = "join" if isinstance(message, say.Invitation) else "roster"
         assert say.MESSAGES.decode(node.reply(action, encode(message)), say.Refusal).code == "not_approved"
-    reply = node.reply("epoch", encode(say.EpochProposal(coordinator.epoch())))
+    another = Coordinator().enrolled()
+    reply = node.reply("epoch", encode(another.proposal(another.epoch())))
     assert say.MESSAGES.decode(reply, say.Refusal).code == "no_roster"
 
 
@@ -113,89 +123,147 @@ def test_a_roster_that_is_too_small_is_refused() -> None:
 
 def test_a_second_roster_is_refused_and_the_first_may_come_again() -> None:
     coordinator = Coordinator().enrolled()
-    signature, _ = coordinator.sessions["h00"].approve_roster(coordinator.roster())
-    assert signature == approve(coordinator.identities["h00"], coordinator.roster())
-    with pytest.raises(Refused, match="another roster"):
-        coordinator.sessions["h00"].approve_roster(without(coordinator.roster(), 3))
+    again = coordinator.sessions["h00"].approve_roster(coordinator.roster())
+    assert again.signature == approve(coordinator.identities["h00"], coordinator.roster())
+    for session in (coordinator.sessions["h00"], coordinator.again("h00")):
+        with pytest.raises(Refused, match="another roster") as refusal:
+            session.approve_roster(without(coordinator.roster(), 3))
+        assert refusal.value.code == "second_roster"
 
 
 # --- epoch ---
 
 
+def memberships(**abstaining: tuple[str, ...]) -> tuple[Membership, ...]:
+    return tuple(Membership(label, abstaining.get(label, ())) for label in LABELS)
+
+
 def test_an_epoch_outside_of_the_rules_is_not_signed() -> None:
     coordinator = Coordinator().enrolled()
-    good = coordinator.epoch()
-    few = tuple(Membership(label, NAMES[:2] if label == "summary" else NAMES) for label in LABELS)
-    wrong = {
-        "fewer hospitals than min_hospitals": coordinator.epoch(hospitals=NAMES[:2]),
-        "of another study or roster": dataclasses.replace(good, binding=bytes(32)),
-        "not a sorted subset": coordinator.epoch(hospitals=(*NAMES, "h04")),
+    good, audit = coordinator.epoch(), AuditHead(0, bytes(32)).packed()
+    heads = {many: coordinator.heading(many * (audit,)) for many in range(1, 6)}
+    odd = coordinator.heading((b"", *coordinator.proposal(good).audits[1:]))
+    wrong: dict[str, dict[str, object]] = {
+        "not more than half of the roster's": {"hospitals": NAMES[:2], "audits": heads[2]},
+        "of another study or roster": {"binding": bytes(32)},
+        "numbers and digests are impossible": {"number": 0},
+        "does not tell every hospital's audit head": {"audits": heads[1]},
+        "an audit head has the wrong length": {"audits": odd},
+        "names other analyses than the study has": {"analyses": memberships()[:2]},
     }
-    for match, epoch in wrong.items():
+    wrong_heads: list[dict[str, object]] = [{"head": b""}, {"previous": b"1"}, {"steps": -1}, {"audits": b""}]
+    many = (*NAMES, "h04")
+    for match, changes in (
+        *wrong.items(),
+        *(("numbers and digests are impossible", one) for one in wrong_heads),
+        *(
+            ("not a sorted subset", {"hospitals": names, "audits": heads[len(names)]})
+            for names in (many, NAMES[::-1], ("h00", "h00", "h01"))
+        ),
+        *(
+            ("not a sorted subset", {"analyses": memberships(summary=names)})
+            for names in (("h04",), ("h03", "h02"), ("h03", "h03"))
+        ),
+        *(
+            ("fewer hospitals than min_hospitals", {"analyses": memberships(**{label: NAMES[2:]})})
+            for label in LABELS
+        ),
+    ):
         with pytest.raises(ProtocolError, match=match):
-            coordinator.sessions["h00"].sign_epoch(epoch)
-    for hospitals in (NAMES[::-1], ("h00", "h00", "h01")):
-        with pytest.raises(ProtocolError, match="not a sorted subset"):
-            coordinator.sessions["h00"].sign_epoch(coordinator.epoch(hospitals=hospitals))
-    with pytest.raises(ProtocolError, match="fewer hospitals than min_hospitals"):
-        coordinator.sessions["h00"].sign_epoch(dataclasses.replace(good, analyses=few))
+            coordinator.sign("h00", dataclasses.replace(good, **changes))  # type: ignore[arg-type]
     with pytest.raises(Refused, match="no roster"):
-        Coordinator().sessions["h00"].sign_epoch(good)
+        Coordinator().sign("h00", good)
+    assert coordinator.sign("h00", good).signature, "the number was not used up"
+
+
+def test_a_hospital_is_in_every_analysis_that_it_has_rows_for_and_in_no_other() -> None:
+    coordinator = Coordinator().enrolled()
+    left_out = coordinator.epoch(analyses=memberships(summary=("h03",)))
+    coordinator.sign("h00", left_out)
+    with pytest.raises(Refused) as refusal:
+        coordinator.sign("h03", left_out)
+    assert refusal.value.code == "membership"
 
 
 def test_an_epoch_number_that_was_used_is_not_signed_again() -> None:
     coordinator = Coordinator().ready()
     with pytest.raises(Refused, match="was used"):
-        coordinator.sessions["h00"].sign_epoch(coordinator.epoch(1, NAMES[:3]))
-    coordinator.begin(coordinator.epoch(3))
-    for number in (1, 2):
-        with pytest.raises(Refused, match="was used"):
-            coordinator.sessions["h00"].sign_epoch(coordinator.epoch(number))
+        coordinator.sign("h00", coordinator.epoch(NAMES[:3], number=1))
+    coordinator.begin(coordinator.epoch(number=3))
+    for number in (1, 2, 3):
+        for session in (coordinator.sessions["h00"], coordinator.again("h00")):
+            with pytest.raises(Refused, match="was used") as refusal:
+                session.sign_epoch(*vars(coordinator.proposal(coordinator.epoch(number=number))).values())
+            assert refusal.value.code == "old_epoch"
+
+
+def told(coordinator: Coordinator, record: EpochRecord, name: str = "h00") -> say.Step:
+    """Return the first step with this record for the epoch's."""
+    (step,) = coordinator.steps([name]).values()
+    return dataclasses.replace(coordinator.retold(name, step, (record,)), epoch=record.epoch.digest)
 
 
 def test_nothing_is_answered_before_every_signature_was_checked() -> None:
     coordinator = Coordinator().enrolled()
-    epoch = coordinator.epoch()
-    signatures = coordinator.begin(epoch)
-    forged = sign_epoch(Identity.generate(), epoch)
-    session = coordinator.sessions["h00"]
+    epoch, other = coordinator.epoch(), coordinator.epoch(number=2)
+    record = coordinator.begin(epoch)
+    good, session = record.opening, coordinator.sessions["h00"]
+    (step,) = coordinator.steps(["h00"]).values()
     with pytest.raises(Refused, match="signed by all"):
-        session.answer(question(FLOW))
+        session.step(dataclasses.replace(step, course=(), wrapped=()))
+    signed = good.signatures
+    audit = good.audits[3]
+    forged = sign_epoch(Identity.generate(), epoch, "group", audit)
+    of_another = sign_epoch(coordinator.identities["h03"], other, "group", audit)
+    unlike = ("allow", *good.leaves[1:])
     for wrong in (
-        signatures[:3],
-        (*signatures, b""),
-        (*signatures[:3], b""),
-        (*signatures[:3], forged),
-        signatures[::-1],
-        (*signatures[:3], sign_epoch(coordinator.identities["h03"], coordinator.epoch(2))),
+        *(dataclasses.replace(good, signatures=one) for one in (signed[:3], (*signed, b""), signed[::-1])),
+        *(dataclasses.replace(good, signatures=(*signed[:3], one)) for one in (b"", forged, of_another)),
+        dataclasses.replace(good, leaves=unlike),
+        dataclasses.replace(good, audits=(good.audits[1], *good.audits[1:])),
+        Opening((), (), ()),
     ):
         with pytest.raises(ProtocolError, match="signature"):
-            session.open_epoch(epoch.digest, wrong)
+            session.step(dataclasses.replace(step, course=(EpochRecord(epoch, wrong),)))
         with pytest.raises(Refused, match="signed by all"):
-            session.answer(question(FLOW))
-    with pytest.raises(Refused, match="did not sign"):
-        session.open_epoch(coordinator.epoch(2).digest, signatures)
-    session.open_epoch(epoch.digest, signatures)
-    assert session.answer(question(FLOW)).data
+            session.step(dataclasses.replace(step, course=(), wrapped=()))
+    assert session.step(dataclasses.replace(step, first=1, course=(), wrapped=())) == say.Behind(0)
+    with pytest.raises(ProtocolError, match="terms of leaving"):
+        session.step(told(coordinator, EpochRecord(epoch, dataclasses.replace(good, leaves=("maybe",) * 4))))
+    with pytest.raises(ProtocolError, match="signature"):
+        session.step(told(coordinator, EpochRecord(other, good)))
+    assert coordinator.stores["h00"].ledger() == []
+    assert isinstance(session.step(step), say.Answers)
 
 
 def test_a_newer_epoch_needs_its_own_signatures() -> None:
     coordinator = Coordinator().ready()
-    first = coordinator.epoch()
-    coordinator.begin(coordinator.epoch(2, NAMES[:3]))
+    first = coordinator.course[0]
+    assert isinstance(first, EpochRecord)
+    coordinator.advance()
+    newer = coordinator.epoch()
+    signatures = coordinator.signatures(newer)
     session = coordinator.sessions["h00"]
+    (step,) = coordinator.steps(["h00"]).values()
     with pytest.raises(Refused, match="signed by all"):
-        session.answer(question(FLOW))
-    with pytest.raises(Refused, match="did not sign"):
-        session.open_epoch(first.digest, coordinator.begin(coordinator.epoch(2, NAMES[:3])))
+        session.step(step)
+    stale = EpochRecord(newer, first.opening)
+    with pytest.raises(ProtocolError, match="signature"):
+        sent = coordinator.retold("h00", step, (*step.course, stale), step.first)
+        session.step(dataclasses.replace(sent, epoch=newer.digest))
+    assert session.step(step) == say.Behind(0), "it begins again, from what it believes"
+    coordinator.course.append(coordinator.coordination.begun(newer, signatures))
+    coordinator.replay.begin(newer)
+    assert isinstance(coordinator.ask()["h00"], say.Answers)
 
 
 def test_a_hospital_outside_of_the_epoch_answers_nothing() -> None:
     coordinator = Coordinator().enrolled()
-    epoch = coordinator.epoch(1, NAMES[:3])
-    signatures = coordinator.begin(epoch)
+    epoch: Epoch = coordinator.epoch(NAMES[:3])
     outside = coordinator.sessions["h03"]
-    outside.sign_epoch(epoch)
-    outside.open_epoch(epoch.digest, signatures)
-    with pytest.raises(Refused, match="takes no part"):
-        outside.answer(question(FLOW))
+    assert coordinator.offer("h03", epoch) == say.Refusal("membership")
+    record = coordinator.begin(epoch)
+    (step,) = coordinator.steps(["h00"]).values()
+    with pytest.raises(Refused, match="signed by all"):
+        outside.step(dataclasses.replace(step, course=(record,)))
+    assert coordinator.stores["h03"].ledger() == []

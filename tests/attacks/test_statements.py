@@ -1,7 +1,15 @@
-"""A statement about one hospital leaves only where its policy says so, rounded, of one model, once."""
+"""A statement about one hospital leaves only where its policy says so, rounded, of one model, once.
+
+| attack | refused by |
+|---|---|
+| asking where the policy is silent, of few rows | the gate |
+| asking about many models of one analysis, made to measure | `no_statement`; `not_next` where verified |
+| asking of a model that was not evaluated here, or under another epoch | `no_statement`, `unknown_epoch` |
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,14 +28,15 @@ from wardround_common.errors import Refused
 from wardround_common.evaluation.scores import ScoresQuery
 from wardround_common.models import LogisticModel
 from wardround_common.program import Asked
-from wardround_common.sealing.identity import Identity
 from wardround_common.study import Study
 from wardround_common.wire import encode
 from wardround_server import simulation
 from wardround_server.simulation import Hospital, StudyResult, run
 from wardround_server.transcript import Transcript
 
-STUDY = study_of({"kind": "logistic", "predictors": ["age", "sex"]}, split={"test": 0.5, "seed": 3})
+LOGISTIC = {"kind": "logistic", "predictors": ["age", "sex"]}
+STUDY = study_of(LOGISTIC, split={"test": 0.5, "seed": 3})
+TRUSTED = study_of(LOGISTIC, split={"test": 0.5, "seed": 3}, privacy={"plan": "trusted"})
 TELLING = {"statements": ("metrics",)}
 
 
@@ -45,13 +54,15 @@ def tables() -> dict[str, Any]:
     return {"large": frame.iloc[:300], "middle": frame.iloc[300:560], "small": frame.iloc[560:]}
 
 
-def conducted(policies: dict[str, dict[str, Any]], transcript: Transcript | None = None) -> Run:
+def conducted(
+    policies: dict[str, dict[str, Any]], transcript: Transcript | None = None, study: Study = STUDY
+) -> Run:
     transcript, hospitals = transcript or Transcript(), []
     for name, table in tables().items():
-        policy = Policy.of(STUDY).model_copy(update=policies.get(name, {}))
+        policy = Policy.of(study).model_copy(update=policies.get(name, {}))
         opened = lambda t=table, n=name: of_frame(t, n)  # noqa: E731
-        hospitals.append(Hospital(name, opened, Identity.generate(), policy))
-    result = run(STUDY, hospitals, transcript, lambda progress: None)
+        hospitals.append(Hospital(name, opened, policy=policy))
+    result = run(study, hospitals, transcript, lambda progress: None)
     return Run(result, transcript, {one.name: one.store for one in hospitals})
 
 
@@ -92,38 +103,68 @@ def test_a_statement_travels_as_rounded_numbers_only() -> None:
     assert json.dumps([told.analysis, told.rows, told.auc]) == '["logistic", 150, 0.81]'
 
 
-def session_with(monkeypatch: pytest.MonkeyPatch) -> Any:
+def session_with(monkeypatch: pytest.MonkeyPatch, study: Study) -> Session:
     """Return the large hospital's session after a whole study."""
-    sessions: list[Any] = []
+    sessions: list[Session] = []
     opened = simulation.Session
 
-    def watched(*arguments: Any) -> Any:
-        sessions.append(opened(*arguments))
+    def watched(*arguments: Any, **keywords: Any) -> Session:
+        sessions.append(opened(*arguments, **keywords))
         return sessions[-1]
 
     monkeypatch.setattr(simulation, "Session", watched)
-    conducted({"large": TELLING})
+    conducted({"large": TELLING}, study=study)
     return sessions[0]
 
 
-def test_another_model_of_the_same_analysis_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = session_with(monkeypatch)
-    assert session.state("logistic") == session.state("logistic")
+def wish(session: Session, analysis: str = "logistic") -> say.StatementRequest:
+    epoch = session._participant.epoch.epoch
+    return say.StatementRequest(epoch.binding, epoch.digest, analysis)
+
+
+def crafted(session: Session) -> say.Step:
+    """Return a step that asks to evaluate a model made to measure."""
     asked, _ = session._judged["logistic"]
     assert isinstance(asked.query, ScoresQuery)
     assert isinstance(asked.query.model, LogisticModel)
     aimed = replace(asked.query.model, beta=np.array([0.0, 9.0, 0.0]))
-    crafted = Asked("logistic", asked.rows_bound, replace(asked.query, model=aimed))
-    session.answer(say.Question("logistic", 99, crafted.query.kind, encode(crafted)))
+    question = Asked("logistic", asked.rows_bound, replace(asked.query, model=aimed))
+    body = encode(question)
+    epoch, participant = session._participant.epoch.epoch, session._participant
+    sent = say.Question("logistic", 99, question.query.kind, hashlib.sha256(body).digest(), body)
+    return say.Step(epoch.binding, epoch.digest, participant.records, (), (), (sent,))
+
+
+def test_another_model_of_the_same_analysis_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = session_with(monkeypatch, TRUSTED)
+    assert session.state(wish(session)) == session.state(wish(session))
+    assert isinstance(session.step(crafted(session)), say.Answers)
     with pytest.raises(Refused, match="another model of this analysis"):
-        session.state("logistic")
+        session.state(wish(session))
 
 
-def test_a_model_that_was_not_evaluated_here_gets_no_statement(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = session_with(monkeypatch)
+def test_a_verified_hospital_evaluates_no_other_model_so_it_states_what_it_did(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = session_with(monkeypatch, STUDY)
+    before = session.state(wish(session))
+    with pytest.raises(Refused) as refusal:
+        session.step(crafted(session))
+    assert refusal.value.code == "not_next"
+    assert session.state(wish(session)) == before
+
+
+@pytest.mark.parametrize("study", [STUDY, TRUSTED], ids=["verified", "trusted"])
+def test_a_model_that_was_not_evaluated_here_gets_no_statement(
+    monkeypatch: pytest.MonkeyPatch, study: Study
+) -> None:
+    session = session_with(monkeypatch, study)
     for analysis in ("flow", "nothing", ""):
         with pytest.raises(Refused, match="not evaluated here"):
-            session.state(analysis)
+            session.state(wish(session, analysis))
+    with pytest.raises(Refused) as refusal:
+        session.state(replace(wish(session), epoch=bytes(32)))
+    assert refusal.value.code == "unknown_epoch"
 
 
 @pytest.mark.parametrize(
@@ -146,13 +187,10 @@ def test_the_gate_refuses_few_rows_and_a_silent_policy(
 def test_a_node_that_was_started_again_tells_of_the_model_that_it_evaluated_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    session = session_with(monkeypatch)
+    session = session_with(monkeypatch, STUDY)
     again = Session(
-        session._hospital,
-        session._identity,
-        session._policy,
-        session._store,
-        session._study,
-        session._cohort,
+        *(session._hospital, session._participant._identity, session._policy, session._store),
+        *(session._study, session._cohort),
+        everyone=True,
     )
-    assert again.state("logistic") == session.state("logistic")
+    assert again.state(wish(session)) == session.state(wish(session))

@@ -22,6 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from wardround_client import officers
+from wardround_client.home import HospitalHome
+
 COMMAND = [sys.executable, "-m", "wardround_common"]
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -187,13 +190,27 @@ class Network:
             return None
         return None if found is None else int(found)
 
-    def add(self, name: str, table: Path) -> Hospital:
-        """Invite a hospital, have it join, and start its node."""
+    def add(self, name: str, table: Path, confirmed: bool = True) -> Hospital:
+        """Invite a hospital, have it join, and start its node; ``confirmed``: by all others, and it them."""
         hospital = Hospital(self, name, table)
         self.hospitals[name] = hospital
         hospital.join()
+        if confirmed:
+            self.confirm(name)
         hospital.node.start()
         return hospital
+
+    def terms(self, leave: str) -> None:
+        """Write all hospitals' terms of leaving into their policies, before they approve a study."""
+        for hospital in self.hospitals.values():
+            (hospital.home / "policy.toml").write_text(f'leave = "{leave}"\nmax_epochs = 20\n')
+
+    def confirm(self, name: str) -> None:
+        """Have all hospitals confirm this one by its words, and this one them."""
+        for other in self.hospitals.values():
+            if other.name != name and (other.home / "config.toml").exists():
+                confirm(self.hospitals[name].home, other.home)
+                confirm(other.home, self.hospitals[name].home)
 
     def approve(self, study: object) -> None:
         """Have every hospital approve a study."""
@@ -242,17 +259,28 @@ class Network:
 
 
 @contextmanager
-def network(folder: Path, tables: Mapping[str, Path], database: str = "superlink.db") -> Iterator[Network]:
-    """Run a coordinator and a hospital for each table, all admitted and online."""
+def network(
+    folder: Path, tables: Mapping[str, Path], database: str = "superlink.db", confirmed: bool = True
+) -> Iterator[Network]:
+    """Run a coordinator and a hospital for each table, all admitted, confirmed and online."""
     net = Network(folder, database)
     try:
         net.serve()
         for name, table in tables.items():
-            net.add(name, table)
+            net.add(name, table, confirmed)
         until(lambda: all(online(one) for one in net.hospitals.values()), 60, net.logs)
         yield net
     finally:
         net.close()
+
+
+def confirm(home: Path, other: Path) -> None:
+    """Have one hospital's officer confirm another hospital by the words that its officer reads out."""
+    here, there = HospitalHome(home), HospitalHome(other)
+    try:
+        officers.confirm(here, officers.find(here, there.name, officers.heard(officers.own_words(there))))
+    finally:
+        here.store.close()
 
 
 def online(hospital: Hospital) -> bool:

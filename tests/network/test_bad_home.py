@@ -22,7 +22,7 @@ import pytest
 from tests.network.line import done, refused
 from tests.network.net import free_port
 from wardround_client.home import HospitalHome
-from wardround_common.enrolment import Enrolment, Invite
+from wardround_common.enrolment import PROTOCOL, Enrolment, Invite
 from wardround_common.errors import WardroundError
 from wardround_common.home import LOG, locked
 from wardround_common.study import Study, parse_study
@@ -235,7 +235,7 @@ def swapped(field: str) -> Callable[[dict[str, Any], dict[str, Any]], dict[str, 
         (lambda one, _: one | {"hospital": "south"}, "signature"),
         (lambda one, _: one | {"hospital": "no\nrth"}, "can't be printed"),
         (lambda one, _: one | {"hospital": ""}, "1 to 64 characters"),
-        (lambda one, _: one | {"protocol": 2}, "other versions of Wardround's protocol"),
+        (lambda one, _: one | {"protocol": PROTOCOL + 1}, "other versions of Wardround's protocol"),
         (lambda one, _: one | {"protocol": "1"}, "wrong type"),
         (lambda one, _: one | {"more": 1}, "fields missing, or others"),
         (lambda one, _: {}, "fields missing, or others"),

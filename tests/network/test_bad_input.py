@@ -34,7 +34,7 @@ from wardround_client import link as links
 from wardround_client.home import HospitalHome
 from wardround_client.link import Link, NotAdmitted, Unreachable
 from wardround_client.tls import trusting
-from wardround_common.enrolment import Invite
+from wardround_common.enrolment import PROTOCOL, Invite
 from wardround_common.errors import LinkError
 from wardround_server.certificates import make_ca, make_server
 from wardround_server.gateway import FLEET, STOCK
@@ -291,10 +291,10 @@ def test_a_node_that_is_not_admitted_or_of_another_version_says_so(
         pytest.raises(NotAdmitted, match="not admitted yet, or was revoked: ask the coordinator"),
     ):
         link.activate()
-    monkeypatch.setattr(links, "PROTOCOL", 2)
+    monkeypatch.setattr(links, "PROTOCOL", PROTOCOL + 1)
     with closing(Link(net.address, trusting_net(net), node_key(net, "north"))) as link:
         with pytest.raises(
-            LinkError, match="speaks another version of Wardround's protocol than 2"
+            LinkError, match=f"speaks another version of Wardround's protocol than {PROTOCOL + 1}"
         ) as caught:
             link.activate()
         assert not isinstance(caught.value, Unreachable)

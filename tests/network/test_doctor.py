@@ -30,6 +30,7 @@ from tests.network.net import Hospital, Network, free_port, network, run, until
 from wardround_client import doctor as at_hospital
 from wardround_client.home import HospitalHome
 from wardround_common.checkup import Finding, examine
+from wardround_common.enrolment import PROTOCOL
 from wardround_common.errors import WardroundError
 from wardround_common.home import locked, write_status
 from wardround_server import doctor as at_coordinator
@@ -151,7 +152,7 @@ class Answering(BaseHTTPRequestHandler):
 
 
 def hello(**other: object) -> tuple[int, bytes]:
-    said = {"coordinator": "test", "wardround": "0.1.0", "protocol": 1, "time": time.time()}
+    said = {"coordinator": "test", "wardround": "0.1.0", "protocol": PROTOCOL, "time": time.time()}
     return 200, json.dumps(said | other).encode()
 
 
@@ -492,9 +493,11 @@ def test_another_site_and_another_protocol_are_told(net: Network, south: Path) -
         found = by_name(hospital(dial(south, f"localhost:{port}")))
         assert "no coordinator (HTTP 404)" in found["hello"].said
         assert found["admission"].said == "skipped: needs protocol"
-    with serving(south, pair_of(net), {"/wardround/hello": hello(protocol=2, wardround="9.9")}) as port:
+    with serving(
+        south, pair_of(net), {"/wardround/hello": hello(protocol=PROTOCOL + 1, wardround="9.9")}
+    ) as port:
         found = by_name(hospital(dial(south, f"localhost:{port}")))
-        assert "the coordinator speaks protocol 2 (wardround 9.9)" in found["protocol"].said
+        assert f"the coordinator speaks protocol {PROTOCOL + 1} (wardround 9.9)" in found["protocol"].said
         assert found["protocol"].todo == "install the version that the coordinator runs"
         assert found["clock"].ok
 

@@ -16,21 +16,32 @@ from hypothesis import strategies as st
 
 from tests.support import study_of
 from wardround_common.errors import ProtocolError, WardroundError
+from wardround_common.sealing.epoch import AuditHead, Epoch, Membership, Opening, audits_digest
 from wardround_common.sealing.identity import Identity
+from wardround_common.sealing.record import EpochRecord, Opened, StepRecord, first_head, position
 from wardround_common.sealing.roster import Roster, enter
 from wardround_common.wire import encode
-from wardround_server.transcript import Opened, Opening, StepRecord, Transcript, read_transcript
+from wardround_server.transcript import Approvals, Transcript, read_transcript
 
 STUDY = study_of({"kind": "summary"})
 
 
-def opening() -> Opening:
+def opening() -> Approvals:
     member = enter(Identity.generate(), STUDY.digest, "north", bytes(range(32)))
-    return Opening(STUDY.manifest(), Roster(STUDY.digest, (member,)), (b"approval",))
+    return Approvals(STUDY.manifest(), Roster(STUDY.digest, (member,)), (b"approval",))
 
 
 def step(number: int) -> StepRecord:
-    return StepRecord(1, (Opened("summary", number, bytes([number] * 32), np.arange(number + 3)),))
+    vector, proof = np.arange(number + 3), bytes(range(16))
+    return StepRecord(1, (Opened("summary", number, bytes([number] * 32), vector, proof),))
+
+
+def epoch(number: int) -> EpochRecord:
+    packed = AuditHead(number, bytes(32)).packed()
+    head = first_head(b"binding")
+    memberships = (Membership("summary", ()),)
+    begun = Epoch(b"binding", number, ("north",), memberships, b"", 0, head, audits_digest((packed,)))
+    return EpochRecord(begun, Opening((bytes(64),), ("allow",), (packed,)))
 
 
 def written(path: Path, steps: int = 3) -> bytes:
@@ -54,6 +65,34 @@ def test_what_was_appended_is_read_again(tmp_path: Path) -> None:
         assert found.opening is not None and found.opening.manifest == STUDY.manifest()
         assert [encode(record) for record in found.steps] == [encode(step(i)) for i in range(3)]
         assert found.epochs == []
+
+
+def test_epochs_and_steps_are_read_again_in_their_order(tmp_path: Path) -> None:
+    path, course = tmp_path / "transcript", [epoch(1), step(0), step(1), epoch(3), step(2)]
+    transcript = Transcript(path)
+    for record in (opening(), *course):
+        transcript.append(record)
+    transcript.close()
+    for found in (reopened(path), read_transcript(path)):
+        assert [encode(record) for record in found.course] == [encode(record) for record in course]
+        assert [record.epoch.number for record in found.epochs] == [1, 3]
+        assert position(b"binding", found.course) == position(b"binding", course)
+
+
+def test_the_head_of_the_sums_follows_from_each_of_them_their_order_and_their_epochs() -> None:
+    course = [epoch(1), step(0), step(1), epoch(3), step(2)]
+    changed = Opened("summary", 1, bytes([1] * 32), np.arange(4), bytes(16))
+    others = [
+        course[:-1],
+        [epoch(1), step(1), step(0), epoch(3), step(2)],
+        [epoch(2), *course[1:]],
+        [epoch(1), step(0), step(1), step(2)],
+        [epoch(1), step(0), StepRecord(1, (changed,)), epoch(3), step(2)],
+    ]
+    assert position(b"binding", []) == (0, first_head(b"binding"))
+    assert position(b"binding", course)[0] == 3
+    heads = {position(b"binding", one)[1] for one in (course, *others)}
+    assert len({*heads, position(b"another", course)[1]}) == 7
 
 
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from wardround_common.checkup import (
 from wardround_common.errors import WardroundError
 
 DATE = "Wed, 25 Nov 2026 17:00:00 GMT"
-HELLO = {"coordinator": "test", "wardround": "0.1.0", "protocol": 1, "time": 1e9}
+HELLO = {"coordinator": "test", "wardround": "0.1.0", "protocol": 2, "time": 1e9}
 
 
 def raising(error: Exception) -> Check:

@@ -33,6 +33,7 @@ from wardround_common.enrolment import (
 )
 from wardround_common.errors import ProtocolError, WardroundError
 from wardround_common.sealing.identity import Identity
+from wardround_common.sealing.roster import fingerprint
 from wardround_common.wire import joined
 from wardround_common.words import words
 
@@ -268,17 +269,19 @@ def test_flower_reads_the_node_key_and_its_signature() -> None:
     assert verify_signature(bytes_to_public_key(ENROLMENT.node_key), message, ENROLMENT.node_key_signature)
 
 
-def test_the_words_follow_from_name_and_keys_alone() -> None:
+def test_the_digest_follows_from_name_and_keys_and_the_words_from_name_and_identity() -> None:
     again = make_enrolment("Zürich", IDENTITY, NODE)
     assert again.node_key_signature != ENROLMENT.node_key_signature
     assert replace(again, version="9").digest == ENROLMENT.digest
-    assert ENROLMENT.words == words(ENROLMENT.digest)
+    assert ENROLMENT.words == words(fingerprint("Zürich", IDENTITY.public))
     others = (
         make_enrolment("Basel", IDENTITY, NODE),
         make_enrolment("Zürich", Identity.generate(), NODE),
         make_enrolment("Zürich", IDENTITY, ec.generate_private_key(ec.SECP384R1())),
     )
-    assert len({ENROLMENT.words, *(other.words for other in others)}) == 4
+    assert len({ENROLMENT.digest, *(other.digest for other in others)}) == 4
+    assert len({ENROLMENT.words, *(other.words for other in others[:2])}) == 3
+    assert others[2].words == ENROLMENT.words, "other hospitals know nothing of node keys"
 
 
 def test_no_part_can_be_put_under_the_signatures_of_another() -> None:
@@ -369,7 +372,7 @@ def test_stray_bits_in_base64_are_refused() -> None:
 
 def test_another_protocol_is_told_before_anything_else() -> None:
     with pytest.raises(EnrolmentRefused) as caught:
-        Enrolment.from_json(dumped({"protocol": 2, "something": "new"}))
+        Enrolment.from_json(dumped({"protocol": PROTOCOL + 1, "something": "new"}))
     assert caught.value.code == "protocol"
 
 
@@ -429,4 +432,4 @@ def test_another_reply_is_refused(changes: dict[str, Any]) -> None:
 
 def test_a_reply_of_another_protocol_is_told_as_such() -> None:
     with pytest.raises(EnrolmentRefused, match="other versions"):
-        EnrolmentReply.from_json(dumped({"protocol": 2}))
+        EnrolmentReply.from_json(dumped({"protocol": PROTOCOL + 1}))

@@ -22,7 +22,7 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.superlink.main import create_app
 
 from wardround_client.tls import trusting
-from wardround_common.enrolment import Enrolment, EnrolmentReply, EnrolmentRequest, make_enrolment
+from wardround_common.enrolment import PROTOCOL, Enrolment, EnrolmentReply, EnrolmentRequest, make_enrolment
 from wardround_common.errors import WardroundError
 from wardround_common.home import LOG
 from wardround_common.sealing.identity import Identity
@@ -306,13 +306,13 @@ def test_nodes_that_come_at_once_to_a_new_coordinator_are_all_known(outside: Out
     assert [answer.status for answer in answers] == [200] * 5
 
 
-@pytest.mark.parametrize("version", [b"2", b"0", b"", b"1.0", b"one", b"\xff", b"1 "])
+@pytest.mark.parametrize("version", [b"1", b"3", b"0", b"", b"2.0", b"two", b"\xff", b"2 "])
 def test_another_version_of_the_protocol_is_said_before_all_else(outside: Outside, version: bytes) -> None:
     for key in (outside.admitted(), b""):
         body = Body(b"x")
         answer = outside.ask(PULL, body, [(KEY, key), (b"wardround-protocol", version)])
         assert (answer.status, body.asked, answer.hangs_up) == (426, 0, True)
-        assert answer.said == {"detail": "this coordinator speaks protocol 1"}
+        assert answer.said == {"detail": f"this coordinator speaks protocol {PROTOCOL}"}
 
 
 def test_what_is_known_of_the_hospitals_stays_while_the_registry_cannot_be_read(
@@ -438,7 +438,7 @@ def test_each_refusal_has_its_status_and_its_code_and_leaves_the_token(
         (EnrolmentRequest(honest, "A" * 43).to_json(), 401, "token_unknown"),
         (EnrolmentRequest(honest, other).to_json(), 403, "name_other"),
         (json.dumps(forged).encode(), 400, "bad_signature"),
-        (json.dumps(said | {"protocol": 2}).encode(), 426, "protocol"),
+        (json.dumps(said | {"protocol": PROTOCOL + 1}).encode(), 426, "protocol"),
     ]
     for content, status, code in cases:
         answer = outside.enrol(content)
@@ -469,10 +469,10 @@ def test_each_refusal_has_its_status_and_its_code_and_leaves_the_token(
         (b"null", 400),
         (b"[" * 8000, 400),
         (b"\xff\xfe{}", 400),
-        (b'{"enrolment": {}, "protocol": 1, "token": "' + b"A" * 43 + b'"}', 400),
-        (b'{"protocol": 1, "protocol": 1}', 400),
+        (b'{"enrolment": {}, "protocol": 2, "token": "' + b"A" * 43 + b'"}', 400),
+        (b'{"protocol": 2, "protocol": 2}', 400),
         (b'{"protocol": NaN}', 400),
-        (b'{"protocol": 2}', 426),
+        (b'{"protocol": 1}', 426),
         (b"x" * 9000, 400),
         (b"x" * (1 << 20), 413),
     ],
@@ -531,7 +531,7 @@ def test_hello_says_name_version_and_time_and_nothing_else(outside: Outside) -> 
     outside.admitted()
     said = outside.ask(HELLO, method="GET").said
     assert said.keys() == {"coordinator", "wardround", "protocol", "time"}
-    assert (said["coordinator"], said["protocol"], said["time"]) == ("test", 1, NOW)
+    assert (said["coordinator"], said["protocol"], said["time"]) == ("test", PROTOCOL, NOW)
 
 
 # On a socket

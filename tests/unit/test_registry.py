@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from wardround_common.enrolment import REFUSALS, Enrolment, EnrolmentRefused, make_enrolment
+from wardround_common.enrolment import PROTOCOL, REFUSALS, Enrolment, EnrolmentRefused, make_enrolment
 from wardround_common.errors import WardroundError
 from wardround_common.sealing.identity import Identity
 from wardround_server.registry import HospitalRecord, Registry
@@ -143,7 +143,7 @@ def test_what_its_keys_did_not_sign_is_refused_both_ways(registry: Registry) -> 
 
 
 def test_another_protocol_is_refused_both_ways(registry: Registry) -> None:
-    newer = replace(enrolment(), protocol=2)
+    newer = replace(enrolment(), protocol=PROTOCOL + 1)
     token = registry.invite("Basel", SOON, NOW)
     assert code_of(lambda: registry.enrol(newer, token, NOW)) == "protocol"
     assert code_of(lambda: registry.admit(newer, NOW)) == "protocol"

@@ -4,7 +4,7 @@ Or as a ``Statement``, where the hospital's policy allows one.
 """
 
 from wardround_client.gate.policy import Policy, read_policy
-from wardround_client.gate.release import Request, Sealed, release
+from wardround_client.gate.release import Bare, Masks, Request, Sealed, release
 from wardround_client.gate.statement import Judged, state
 
-__all__ = ["Judged", "Policy", "Request", "Sealed", "read_policy", "release", "state"]
+__all__ = ["Bare", "Judged", "Masks", "Policy", "Request", "Sealed", "read_policy", "release", "state"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,39 @@ from wardround_client.gate.policy import Policy
 from wardround_client.store import Charge, NodeStore
 from wardround_common.errors import Refused
 from wardround_common.query import Contribution, Layout
-from wardround_common.sealing.mask import add_masks
+from wardround_common.sealing.lane import lane, pad
+from wardround_common.sealing.mask import seal
 from wardround_common.study import Study
 from wardround_common.typing import Ints
 
 
 @dataclass(frozen=True, repr=False)
+class Masks:
+    """What hides a vector: the ``secrets`` shared with each other hospital of the analysis, by name.
+
+    ``group`` is the secret of the epoch's members, by which they know a true sum.
+    """
+
+    secrets: Mapping[str, bytes]
+    group: bytes
+
+    def __repr__(self) -> str:
+        return "Masks(...)"
+
+
+@dataclass(frozen=True, repr=False)
+class Bare:
+    """That a vector is not hidden, as the study says `seal: none`; ``sign`` signs it for those it reaches."""
+
+    sign: Callable[[bytes], bytes]
+
+    def __repr__(self) -> str:
+        return "Bare(...)"
+
+
+@dataclass(frozen=True, repr=False)
 class Request:
-    """What a release is for. ``secrets`` are shared with each other hospital of the analysis, by name."""
+    """What a release is for."""
 
     study: Study
     hospital: str
@@ -30,7 +55,7 @@ class Request:
     kind: str
     context: bytes
     usable_rows: int
-    secrets: Mapping[str, bytes]
+    cover: Masks | Bare
 
     def __repr__(self) -> str:
         return "Request(...)"
@@ -38,7 +63,10 @@ class Request:
 
 @dataclass(frozen=True, repr=False)
 class Sealed:
-    """A masked vector, the only form in which numbers may be sent. Made by ``release``, or kept from it."""
+    """A masked vector, the only form in which numbers may be sent. Made by ``release``, or kept from it.
+
+    Bare, and signed, only of a study that says `seal: none` where the hospital's policy allows that.
+    """
 
     data: bytes
 
@@ -57,13 +85,9 @@ def release(
         raise Refused("min_rows", f"analysis `{request.analysis}` has fewer than {floor} usable rows here")
     needed = max(policy.min_hospitals, request.study.privacy.min_hospitals)
     others = set(request.hospitals) - {request.hospital}
-    if (
-        len(request.hospitals) < needed
-        or set(request.secrets) != others
-        or len(others) + 1 != len(request.hospitals)
-    ):
+    if len(request.hospitals) < needed or len(others) + 1 != len(request.hospitals):
         raise Refused("min_hospitals", f"a sum needs {needed} hospitals")
-    sealed = add_masks(vector, request.hospital, request.secrets, request.context).astype("<u8").tobytes()
+    sealed = _covered(vector, others, request)
     charge = Charge(
         request.binding,
         request.analysis,
@@ -75,6 +99,21 @@ def release(
     )
     store.keep(request.epoch, request.context, sealed, charge, request.study.name)
     return Sealed(sealed)
+
+
+def _covered(vector: Ints, others: set[str], request: Request) -> bytes:
+    cover, context = request.cover, request.context
+    if isinstance(cover, Bare):
+        if request.study.privacy.seal != "none":
+            raise Refused("seal", "the study does not say that anything may leave unsealed")
+        answer = vector.astype("<i8").tobytes()
+        return answer + cover.sign(answer)
+    if set(cover.secrets) != others:
+        raise Refused("min_hospitals", "a mask is needed with each other hospital of the sum")
+    check = lane(vector, cover.group, context)
+    if request.hospital == request.hospitals[0]:
+        check += pad(cover.group, context)
+    return seal(vector, check, request.hospital, cover.secrets, context)
 
 
 def _within_bounds(contribution: Contribution, layout: Layout) -> Ints:

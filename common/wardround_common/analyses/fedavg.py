@@ -5,6 +5,10 @@ its rows, clipped to a length, as one hospital sum; only their sum is opened. Th
 strategy as one reply, which gives what one reply per hospital gives. Columns are standardised by the
 federation's means and standard deviations, which costs two rounds before the first.
 
+Strategies that stand hospitals which lie (Yin et al. 2018, Blanchard et al. 2017) compare updates with each
+other. They need `privacy: {seal: none}`: each update is opened alone then, signed by its hospital, while all
+other queries of the study stay sealed.
+
 The result depends on which rows lie in which hospital, as averaging of models does; it is for estimators
 that no sum of rows can fit.
 """
@@ -24,6 +28,7 @@ from wardround_common.analysis import (
     Analysis,
     ModelSpec,
     Plan,
+    Reply,
     Rows,
     ServerStep,
     SmallCells,
@@ -32,12 +37,12 @@ from wardround_common.analysis import (
 from wardround_common.cohort import Cohort
 from wardround_common.design import Design
 from wardround_common.dictionary import CategoryVariable, Dictionary
-from wardround_common.errors import FitError, StudyError
+from wardround_common.errors import FitError, ProtocolError, StudyError, listed
 from wardround_common.local_training import Training, start, train
 from wardround_common.models import LinearModel, LogisticModel, Model, NetworkModel
 from wardround_common.moments import ColumnsQuery, MomentsQuery, moments
 from wardround_common.program import Program, ask
-from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, counts, sums
+from wardround_common.query import Contribution, Frame, Layout, Shares, Sum, Tally, counts, sums
 from wardround_common.sealing.fixed_point import on_grid
 from wardround_common.typing import Array, Floats, Words
 
@@ -48,7 +53,12 @@ SETTINGS: Mapping[str, Mapping[str, float]] = {
     "FedAvgM": {"server_learning_rate": 1.0, "server_momentum": 0.0},
     "FedAdam": {"eta": 0.1, "beta_1": 0.9, "beta_2": 0.99, "tau": 1e-3},
     "FedYogi": {"eta": 0.01, "beta_1": 0.9, "beta_2": 0.99, "tau": 1e-3},
+    "FedMedian": {},
+    "FedTrimmedAvg": {"beta": 0.2},
+    "Krum": {"num_malicious_nodes": 0},
+    "MultiKrum": {"num_malicious_nodes": 0, "num_nodes_to_select": 1},
 }
+ROBUST = ("FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum")  # they compare the hospitals' updates
 _Share = Annotated[float, Key(ge=0, lt=1)]
 _Positive = Annotated[float, Key(gt=0, le=1e6)]
 
@@ -57,12 +67,14 @@ class FedAvgSpec(ModelSpec):
     """``estimator`` and ``strategy`` by scikit-learn's and Flower's names.
 
     ``clip``: the most that an update may measure (L2). ``proximal``: FedProx's mu. ``hidden`` and
-    ``activation`` are the perceptron's; the last five are their strategies'.
+    ``activation`` are the perceptron's; the last eight are their strategies'.
     """
 
     kind: Literal["fedavg"] = "fedavg"
     estimator: Literal["SGDClassifier", "SGDRegressor", "MLPClassifier"] | None = None
-    strategy: Literal["FedAvg", "FedAvgM", "FedAdam", "FedYogi"] = "FedAvg"
+    strategy: Literal[
+        "FedAvg", "FedAvgM", "FedAdam", "FedYogi", "FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum"
+    ] = "FedAvg"
     rounds: Annotated[int, Key(ge=1, le=10_000)] = 50
     epochs: Annotated[int, Key(ge=1, le=1_000)] = 1
     batch: Annotated[int, Key(ge=1, le=1 << 20)] = 32
@@ -81,11 +93,39 @@ class FedAvgSpec(ModelSpec):
     beta_1: _Share | None = None
     beta_2: _Share | None = None
     tau: _Positive | None = None
+    beta: Annotated[float, Key(gt=0, lt=0.5)] | None = None
+    num_malicious_nodes: Annotated[int, Key(ge=0, le=10_000)] | None = None
+    num_nodes_to_select: Annotated[int, Key(ge=1, le=10_000)] | None = None
 
     @property
     def steps(self) -> int:
         """A round a step, moments before, an evaluation after."""
         return self.rounds + 9
+
+    @property
+    def unsealed(self) -> bool:
+        """Whether each hospital's update is opened alone, which the study has to say (`privacy.seal`)."""
+        return self.strategy in ROBUST
+
+    def weakness(self, hospitals: int) -> str | None:
+        """Return why the strategy would not stand one lying hospital of so many; None if it would.
+
+        Krum's proof asks for 2 f + 3 hospitals where f lie (Blanchard et al. 2017, proposition 1). With
+        fewer than f + 4 each is compared with one other only, so that the two nearest always tie, and
+        which of them is chosen is a matter of the processor.
+        """
+        if self.strategy == "FedMedian" and hospitals < 3:
+            return "a median of 2 is their mean; it needs 3 hospitals"
+        if self.strategy == "FedTrimmedAvg" and int((self.beta or 0.0) * hospitals) < 1:
+            return f"`beta: {self.beta:g}` of {hospitals} hospitals cuts off none; raise it"
+        if self.strategy in ("Krum", "MultiKrum"):
+            lying = self.num_malicious_nodes or 0
+            needed = max(2 * lying + 3, lying + 4)
+            if hospitals < needed:
+                return f"`num_malicious_nodes: {lying}` needs {needed} hospitals, and here are {hospitals}"
+            if (self.num_nodes_to_select or 1) > hospitals - max(lying, 1):
+                return f"`num_nodes_to_select` leaves out too few of {hospitals} hospitals; lower it"
+        return None
 
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError where outcome, estimator and strategy don't suit each other."""
@@ -129,7 +169,7 @@ class FedAvgSpec(ModelSpec):
 
     def settings(self) -> dict[str, float]:
         """Return the strategy's settings."""
-        return {key: float(getattr(self, key)) for key in SETTINGS[self.strategy]}
+        return {key: getattr(self, key) for key in SETTINGS[self.strategy]}
 
 
 @dataclass(frozen=True)
@@ -162,13 +202,21 @@ class SpreadQuery:
 
 
 @dataclass(frozen=True)
-class UpdateQuery:
+class Update:
+    """An opened update (parameters,) of ``n`` rows, and how many hospitals' were clipped to it."""
+
+    update: Floats
+    n: int
+    clipped: int
+
+
+@dataclass(frozen=True)
+class LocalTraining:
     """One round: the update of each hospital's local training from ``parameters``, times its rows.
 
     ``factor`` (terms,) standardises the design's columns; a number's outcome is (y - mean) / sd.
     """
 
-    kind: ClassVar[str] = "train.update"
     rows: Rows
     outcome: str
     mean: float
@@ -219,29 +267,58 @@ class UpdateQuery:
             y = (y - self.mean) / self.sd
         return x.T, y, np.concatenate([block.keys for block in blocks])
 
-    def read(self, total: Sum) -> Round:
-        """Return the mean update."""
+    def opened(self, total: Sum) -> Update:
+        """Return a mean update, cut to ``clip`` again: a hospital's own clipping is its word only.
+
+        A mean of vectors of that length has it at most. ProtocolError for one of no rows.
+        """
         n = total.count("n")
-        return Round(total.arrays["update"] / n, total.count("clipped"))
+        if n < 1:
+            raise ProtocolError(f"{listed(total.hospitals)}: an update of no rows")
+        update = total.arrays["update"] / n
+        length = _length(update)
+        if length > self.clip:
+            update *= self.clip / length
+        return Update(update, n, total.count("clipped"))
 
 
 @dataclass(frozen=True)
-class Round:
-    """The mean update of a round, and how many hospitals' were clipped."""
+class UpdateQuery(LocalTraining):
+    """A round of which only the sum is opened."""
 
-    update: Floats
-    clipped: int
+    kind: ClassVar[str] = "train.update"
+
+    def read(self, total: Sum) -> tuple[Update, ...]:
+        """Return the mean update as the only one."""
+        return (self.opened(total),)
+
+
+@dataclass(frozen=True)
+class ShareQuery(LocalTraining):
+    """A round of which each hospital's update is opened alone, for strategies that compare them."""
+
+    kind: ClassVar[str] = "train.share"
+    sealed: ClassVar[bool] = False
+
+    def read(self, total: Sum | Shares) -> tuple[Update, ...]:
+        """Return the updates in the order of their hospitals; a sum is that of one table alone."""
+        each = total.each if isinstance(total, Shares) else (total,)
+        return tuple(self.opened(one) for one in each)
 
 
 @dataclass(frozen=True)
 class FedAvgFit:
-    """``norms``: the mean update's length, round by round."""
+    """``norms``: round by round, the length of the mean update, or of what a robust strategy made of all.
+
+    ``unsealed``: each hospital's update was opened alone.
+    """
 
     n: int
     n_missing: int
     outcome_mean: float
     estimator: str
     strategy: str
+    unsealed: bool
     clipped: int
     norms: tuple[float, ...]
     model: Model
@@ -260,6 +337,7 @@ class FedAvgFit:
             "n_missing": small.count(self.n_missing),
             "estimator": self.estimator,
             "strategy": self.strategy,
+            "updates_opened": "one_by_one" if self.unsealed else "as_a_sum",
             "rounds_trained": len(self.norms),
             "clipped": self.clipped,
             "history": history,
@@ -269,7 +347,10 @@ class FedAvgFit:
 
 
 def average(plan: Plan, spec: FedAvgSpec) -> Program[FedAvgFit]:
-    """Run the rounds. FitError where the parameters grow beyond all bounds."""
+    """Run the rounds. FitError where the parameters grow beyond all bounds.
+
+    StudyError, before an update leaves, where a robust strategy has too few hospitals to be robust.
+    """
     outcome, rows = str(spec.outcome), Rows("train", spec.needed())
     found = yield from moments(plan, spec, rows)
     design, n = found.design, found.n
@@ -279,20 +360,23 @@ def average(plan: Plan, spec: FedAvgSpec) -> Program[FedAvgFit]:
     outcome_sd = _span(plan.dictionary, outcome) * math.sqrt(spread.number("outcome") / n)
     if not outcome_sd:
         raise nothing_to_learn(plan, n, outcome)
+    if spec.unsealed:
+        _check_hospitals(plan, spec, len(spread.hospitals))
+    query = ShareQuery if spec.unsealed else UpdateQuery
     training, step = spec.training(), plan.strategies(spec.strategy, spec.settings())
     parameters, clipped, norms = start(training, len(design.terms)), 0, []
     for number in range(1, spec.rounds + 1):
-        asked = UpdateQuery(
+        asked = query(
             *(rows, outcome, found.outcome_mean, outcome_sd, design, factor),
             *(training, tuple(parameters), number, spec.clip),
         )
-        one = yield from ask(asked)
-        mean = [a + b for a, b in zip(parameters, _shaped(one.update, parameters), strict=True)]
-        parameters = step(number, parameters, mean)
+        updates = yield from ask(asked)
+        before = parameters
+        parameters = step(number, before, [Reply(_moved(before, one.update), one.n) for one in updates])
         if not all(bool(np.all(np.abs(array) < MOST_PARAMETER)) for array in parameters):
             raise FitError(f"analysis `{plan.label}`: the training diverged; lower `learning_rate` or `eta`")
-        clipped += one.clipped
-        norms.append(math.sqrt(float(np.cumsum(one.update * one.update)[-1])))
+        clipped += sum(one.clipped for one in updates)
+        norms.append(_length(_flat(parameters) - _flat(before) if spec.unsealed else updates[0].update))
     model = _model(plan, spec, design, factor, parameters, found.outcome_mean, outcome_sd)
     return FedAvgFit(
         n,
@@ -300,10 +384,18 @@ def average(plan: Plan, spec: FedAvgSpec) -> Program[FedAvgFit]:
         found.outcome_mean,
         str(spec.estimator),
         spec.strategy,
+        spec.unsealed,
         clipped,
         tuple(norms),
         model,
     )
+
+
+def _check_hospitals(plan: Plan, spec: FedAvgSpec, hospitals: int) -> None:
+    """Raise StudyError where the strategy would protect from nothing. One table alone has nobody to fear."""
+    why = spec.weakness(hospitals) if hospitals > 1 else None
+    if why is not None:
+        raise StudyError(f"analysis `{plan.label}`: {spec.strategy} would not stand a lying hospital: {why}")
 
 
 def _model(
@@ -336,22 +428,28 @@ def _flat(parameters: Sequence[Floats]) -> Floats:
     return np.concatenate([array.reshape(-1) for array in parameters])
 
 
-def _shaped(flat: Floats, like: Sequence[Floats]) -> list[Floats]:
-    ends = np.cumsum([array.size for array in like])[:-1]
-    return [part.reshape(array.shape) for part, array in zip(np.split(flat, ends), like, strict=True)]
+def _moved(parameters: Sequence[Floats], update: Floats) -> tuple[Floats, ...]:
+    ends = np.cumsum([array.size for array in parameters])[:-1]
+    parts = zip(parameters, np.split(update, ends), strict=True)
+    return tuple(array + part.reshape(array.shape) for array, part in parts)
+
+
+def _length(vector: Floats) -> float:
+    """Return the L2 norm, added up in one order on every processor."""
+    return math.sqrt(float(np.cumsum(vector * vector)[-1]))
 
 
 def plain_mean(name: str, settings: Mapping[str, float]) -> ServerStep:  # noqa: ARG001 (as Strategies)
     """Return FedAvg's step, which takes the mean as it is. StudyError for another strategy."""
     if name != "FedAvg":
         raise StudyError(f"strategy `{name}` is Flower's; run the study where its strategies are at hand")
-    return lambda number, current, mean: list(mean)
+    return lambda number, current, replies: list(replies[0].parameters)
 
 
 ANALYSIS = Analysis(
     "fedavg",
     FedAvgSpec,
-    (MomentsQuery, ColumnsQuery, SpreadQuery, UpdateQuery),
+    (MomentsQuery, ColumnsQuery, SpreadQuery, UpdateQuery, ShareQuery),
     average,
     is_model=True,
 )

@@ -155,9 +155,14 @@ def fit(plan: Plan, spec: LogisticSpec) -> Program[LogisticFit]:
     penalty[0] = 0.0
     design, kept, aliased = _without_aliased(plan, design, slope, penalty)
     slope = replace(slope, score=slope.score[kept], information=slope.information[np.ix_(kept, kept)])
-    scale, penalty = np.sqrt(variances[kept]), penalty[kept]
+    scale, penalty, start = np.sqrt(variances[kept]), penalty[kept], start[: len(kept)]
+    begun = _begun(plan, design)
+    if begun is not None:
+        there = yield from at(design)(begun)
+        if there.deviance < slope.deviance:
+            start, slope = begun, there
     try:
-        best = yield from newton(start[: len(scale)], slope, at(design), penalty, scale)
+        best = yield from newton(start, slope, at(design), penalty, scale)
     except Diverged as error:
         terms = listed([design.terms[i - 1].name for i in error.which if i > 0] or predictors)
         raise FitError(
@@ -175,6 +180,17 @@ def fit(plan: Plan, spec: LogisticSpec) -> Program[LogisticFit]:
         found.outcome_mean,
         LogisticModel(design, best.beta),
     )
+
+
+def _begun(plan: Plan, design: Design) -> Floats | None:
+    """Return the coefficients that were reached with other hospitals, of the same terms."""
+    begun = plan.start
+    if not isinstance(begun, NewtonStep) or begun.model.design.terms != design.terms:
+        return None
+    before, beta = begun.model.design, begun.model.beta.copy()
+    moved = beta[1:] * design.scales * (design.centres - before.centres)
+    beta[0] += float(np.cumsum(moved)[-1])
+    return beta
 
 
 def _without_aliased(
@@ -221,4 +237,8 @@ def _in_own_units(design: Design, beta: Floats, covariance: Floats) -> dict[str,
     return {term: Coefficient(value, se) for (term, value), se in zip(values, errors, strict=True)}
 
 
-ANALYSIS = Analysis("logistic", LogisticSpec, (MomentsQuery, ColumnsQuery, NewtonStep), fit, is_model=True)
+ANALYSIS = Analysis(
+    *("logistic", LogisticSpec, (MomentsQuery, ColumnsQuery, NewtonStep), fit),
+    is_model=True,
+    on_change="continue",
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -38,11 +38,19 @@ class Identity:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
+    def from_bytes(cls, seed: bytes) -> Identity:
+        """Take up a key by its seed, 32 bytes (RFC 8032, section 5.1.5). ProtocolError for another length."""
+        try:
+            return cls(Ed25519PrivateKey.from_private_bytes(seed))
+        except ValueError:
+            raise ProtocolError("an identity's seed has the wrong length") from None
+
+    @classmethod
     def from_pem(cls, pem: bytes) -> Identity:
         """Load a key written by ``to_pem``. ProtocolError if it is none."""
         try:
             key = load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
             raise ProtocolError("the identity key is not a PEM private key") from None
         if not isinstance(key, Ed25519PrivateKey):
             raise ProtocolError("the identity key is not an Ed25519 key")

@@ -14,12 +14,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
+from wardround_client import officers
 from wardround_client.approval import approve
 from wardround_client.home import HospitalHome
 from wardround_client.home import make_home as make_hospital
@@ -51,8 +52,12 @@ def run_network(out: Path, as_json: bool) -> None:
         study = read_study(shipped(NAME))
         hospitals = [_hospital(folder, coordinator, *one, start) for one in shipped_tables(NAME).items()]
         for home in hospitals:
+            _confirm(home, hospitals)
             approve(home, study)
-            console.print(f"`{home.name}` joined by invitation and approved `{study.name}`")
+            console.print(
+                f"`{home.name}` joined by invitation, confirmed the others by their words and approved "
+                f"`{study.name}`"
+            )
         launched = enter(coordinator.studies, study, Order())
         _follow(launched, as_json)
         results = json.loads((launched.results / "results.json").read_text("utf-8"))
@@ -135,6 +140,13 @@ def _hospital(
         raise WardroundError(f"`{name}` cannot join: {joined.pending}")
     start("hospital", home.path)
     return home
+
+
+def _confirm(home: HospitalHome, hospitals: Sequence[HospitalHome]) -> None:
+    """Do what officers do on the telephone: each reads its words out, and the others compare them."""
+    for other in hospitals:
+        if other is not home:
+            officers.confirm(home, officers.find(home, other.name, officers.heard(officers.own_words(other))))
 
 
 def _follow(folder: StudyFolder, quiet: bool) -> None:

@@ -119,10 +119,16 @@ def _end(names: Names, label: str, found: Mapping[str, Any]) -> Box | None:
 
 
 def abstaining(results: Mapping[str, Any], names: Names) -> list[str]:
-    """Return a sentence for each analysis that hospitals abstained from."""
+    """Return a sentence for each analysis that hospitals abstained from, or were no longer there for."""
+    gone = [
+        f"{names.analysis(label)}: computed without {listing([foreign(str(one)) for one in who], 20)}, "
+        "no longer in the study."
+        for label, who in (results.get("left_out") or {}).items()
+        if who
+    ]
     floor = (names.manifest.get("privacy") or {}).get("min_rows")
     why = f" (fewer than {count(floor)} usable rows)" if is_number(floor) else ""
-    return [
+    return gone + [
         f"{names.analysis(label)}: {listing([foreign(str(one)) for one in who], 20)} abstained{why}."
         for label, who in (results.get("abstaining") or {}).items()
         if who

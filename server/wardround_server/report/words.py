@@ -29,8 +29,8 @@ MODELS = {
     ),
     "fedavg": (
         "Federated averaging: in each round every hospital improves the current model on its own rows, and "
-        "only the average of the hospitals' changes is opened. Unlike the other models here, its result "
-        "depends on how the rows are spread over the hospitals and on the number of rounds."
+        "the hospitals' changes are brought together. Unlike the other models here, its result depends on "
+        "how the rows are spread over the hospitals and on the number of rounds."
     ),
     "evaluate": "A model of this study, evaluated at another threshold or on another part of the rows.",
 }
@@ -78,18 +78,27 @@ def simulated(command: str) -> bool:
     return command.split()[:2] in (["wardround", "simulate"], ["wardround", "demo"])
 
 
-def no_own_figures(compared: bool) -> str:
+def no_own_figures(names: Names, compared: bool) -> str:
     """Return why no hospital's own figures are shown."""
     text = (
         "No hospital's own figures are shown: every number was masked before it left its hospital, only sums "
         "over all hospitals taking part were opened, and no statement about a single hospital was released."
     )
+    if _unsealed(names):
+        text = (
+            "No hospital's own figures are shown: but for the updates of federated averaging, only sums over "
+            "all hospitals taking part were opened, and no statement about a single hospital was released."
+        )
     if compared:
         text += (
             " The comparison with hospitals that learn alone is possible only because this is a "
             "simulation that holds all tables; a real study never makes it."
         )
     return text
+
+
+def _unsealed(names: Names) -> bool:
+    return bool((names.manifest.get("privacy") or {}).get("seal") == "none")
 
 
 def protected(names: Names, command: str, stated: bool) -> list[str]:
@@ -108,6 +117,17 @@ def protected(names: Names, command: str, stated: bool) -> list[str]:
             "coordinator's code never runs at a hospital: a study is data, not a program."
         ),
     ]
+    if privacy.get("plan") == "verified":
+        texts.append(
+            "No question of the coordinator's choosing. Each hospital checks every sum that it is told, "
+            "works out itself what the approved study asks next, and answers nothing else."
+        )
+    if _unsealed(names):
+        texts.append(
+            "The exception: updates of federated averaging were opened one by one, so that the server could "
+            "leave out a hospital whose update lies far from the others': this study says `seal: none`, and "
+            "each hospital's policy allowed it. All other answers were masked."
+        )
     if hospitals:
         texts.append(
             f"Never fewer than {many(hospitals, 'hospital')}. A hospital answers only if at least "
@@ -135,19 +155,23 @@ def protected(names: Names, command: str, stated: bool) -> list[str]:
     return texts
 
 
-def not_protected() -> list[str]:
+def not_protected(names: Names) -> list[str]:
     """Return what is not protected yet, and what is not by design."""
+    privacy = names.manifest.get("privacy") or {}
+    texts = []
+    if privacy.get("plan") != "verified":
+        texts.append(
+            "This study says `plan: trusted`: hospitals checked that a question's kind belongs to the study, "
+            "and not which question comes next. A malicious coordinator could have chosen its parameters so "
+            "as to learn more than the study publishes, down to single patients."
+        )
+    if _unsealed(names):
+        texts.append(
+            "Coordinator and all members saw each hospital's own updates and its number of training rows, "
+            "and what can be inferred from them."
+        )
     return [
-        (
-            "Hospitals check that a question's kind belongs to the study, but do not yet work out themselves "
-            "which question must come next. A malicious coordinator could choose its parameters so as to "
-            "learn more than the study publishes; until that check exists, the coordinator must be trusted."
-        ),
-        (
-            "The list of hospitals is not yet confirmed by their officers: a coordinator that invents "
-            "hospitals could leave one real hospital alone in a sum."
-        ),
-        "Hospitals do not yet notice a coordinator that reports false sums.",
+        *texts,
         (
             "What true sums reveal is meant to be learned: a coefficient or a mean says something about "
             "everyone in it. Coordinator and transcript see sums with small groups; suppression governs "
@@ -159,7 +183,8 @@ def not_protected() -> list[str]:
         ),
         (
             "All hospitals but one, acting together, can work out the last one's share of a sum. False data "
-            "put in by a hospital are not noticed."
+            "put in by a hospital are not noticed. A hospital that works together with the coordinator can "
+            "have the others told false sums."
         ),
     ]
 
