@@ -321,6 +321,7 @@ def test_a_study_file_runs_by_flwr_run(net: Network, folder: Path) -> None:
     assert without_times(found)["analyses"] == without_times(expected.results)["analyses"]
 
 
+@pytest.mark.slow  # Flower starts a process for each message
 def test_a_member_on_flowers_own_supernode_takes_part_and_is_marked(
     net: Network, stock: Hospital, folder: Path
 ) -> None:

@@ -21,6 +21,7 @@ from wardround_common.study import read_study
 from wardround_server.shipped import shipped, shipped_tables
 from wardround_server.simulation import simulate
 
+pytestmark = pytest.mark.slow  # what officers say is tested in process by unit/test_officers.py
 TABLES = shipped_tables("heart-disease")
 GONE = "switzerland"
 STAY = {name: table for name, table in TABLES.items() if name != GONE}
@@ -161,7 +162,6 @@ def test_the_coordinator_is_told_which_studies_wait_for_a_hospital_that_has_left
     assert net.finished(name)["hospitals"] == sorted(STAY)
 
 
-@pytest.mark.slow
 def test_a_study_does_not_go_on_without_a_hospital_whose_terms_forbid_it(tmp_path: Path) -> None:
     file = study(tmp_path, "forbidden")
     with network(tmp_path, TABLES, ":memory:") as net:
