@@ -23,6 +23,7 @@ from wardround_common.messages import (
     RosterProposal,
     Statement,
     StatementRequest,
+    Step,
 )
 from wardround_common.replay import Due
 from wardround_common.sealing.coordination import Coordination
@@ -67,8 +68,7 @@ class Federation:
         told = [one for one in course if self._verified or isinstance(one, EpochRecord)]
         names = sorted(self._nodes)
         while names and told:
-            steps = self._coordination.telling(told, names)
-            bodies = {("ask", self._nodes[name]): encode(step) for name, step in steps.items()}
+            bodies = self._bodies(self._coordination.telling(told, names))
             names = []
             for (_, node), reply in self._talk(bodies, Behind).items():
                 self._coordination.behind(self._names[node], reply.records, told)
@@ -92,8 +92,7 @@ class Federation:
         answers: dict[str, Answers] = {}
         names: Sequence[str] = self.epoch.hospitals
         while names:
-            steps = self._coordination.steps(due, told, names)
-            bodies = {(step.action, self._nodes[name]): encode(step) for name, step in steps.items()}
+            bodies = self._bodies(self._coordination.steps(due, told, names))
             names = []
             replies: dict[Address, Answers | Behind] = self._talk(bodies, Answers, Behind)
             for (_, node), reply in replies.items():
@@ -104,6 +103,17 @@ class Federation:
                 else:
                     answers[name] = reply
         return self._coordination.opened(due, self.epoch, answers, len(told))
+
+    def _bodies(self, steps: Mapping[str, Step]) -> dict[Address, bytes]:
+        """Return the messages; hospitals that are told the same sums and asked the same share one's bytes."""
+        encoded: dict[tuple[object, ...], bytes] = {}
+        found: dict[Address, bytes] = {}
+        for name, step in steps.items():
+            same = step.first, step.wrapped, step.questions
+            if same not in encoded:
+                encoded[same] = encode(step)
+            found[step.action, self._nodes[name]] = encoded[same]
+        return found
 
     def _talk(self, bodies: Mapping[Address, bytes], *expected: type[T]) -> dict[Address, T]:
         return talk(self._way, bodies, expected, self._names, self._patience)
