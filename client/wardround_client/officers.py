@@ -15,15 +15,15 @@ from pathlib import Path
 from wardround_client.home import HospitalHome
 from wardround_client.session import BEHIND, CONFIRMED, CONFIRMED_BYTES, KEPT, REVOKED
 from wardround_client.store import StudyRecord
-from wardround_common.enrolment import Enrolment, check_name
+from wardround_common.enrolment import check_name
 from wardround_common.errors import WardroundError, did_you_mean, listed
+from wardround_common.home import read_enrolment
 from wardround_common.sealing.epoch import AuditHead
 from wardround_common.sealing.participant import OpenEpoch
 from wardround_common.sealing.roster import Roster, fingerprint
 from wardround_common.words import WORDS, words
 
 NOT_CONFIRMED = "not confirmed"
-_ENROLMENT_BYTES = 8 << 10
 _VALUES: Mapping[str, int] = {word: value for value, word in enumerate(WORDS)}
 
 
@@ -155,14 +155,7 @@ def heard(text: str) -> bytes:
 
 def enrolled(file: Path, name: str) -> bytes:
     """Return the ten bytes for which a hospital's enrolment file stands. WardroundError unless it is its."""
-    try:
-        with file.open("rb") as handle:
-            enrolment = Enrolment.from_json(handle.read(_ENROLMENT_BYTES + 1))
-        enrolment.verify()
-    except OSError as error:
-        raise WardroundError(f"{file}: cannot be read ({error.strerror})") from None
-    except WardroundError as error:
-        raise WardroundError(f"{file}: {error}") from None
+    enrolment = read_enrolment(file)
     if enrolment.hospital != name:
         raise WardroundError(f"{file}: the enrolment of `{enrolment.hospital}`, not of `{name}`")
     return _short(name, enrolment.identity)

@@ -243,7 +243,7 @@ class Session:
                 raise
             if not step.questions:
                 return Behind(participant.records)
-            wanted = participant.wanted(step, self._surroundings())
+            wanted = participant.wanted(step, self._surroundings)
             self._keep()
             answers = [self._answer(one) for one in wanted]
             return Answers(

@@ -47,6 +47,7 @@ create table if not exists audit (
 _SEALING = """
 alter table studies add column steps integer not null default 0;
 alter table studies add column head blob not null default x'';
+alter table studies add column cohort blob;
 update studies set roster = null, epoch = null;
 alter table audit add column head blob;
 create table opened (
@@ -58,7 +59,6 @@ create table groups (
 create table heads (
     identity blob primary key, audit blob not null, epoch blob not null, leave text not null,
     signature blob not null) without rowid;
-alter table studies add column cohort blob;
 create table forgiven (audit blob primary key) without rowid;
 create table members (
     name text, identity blob, seen_at real not null, primary key (name, identity)) without rowid;
@@ -286,8 +286,7 @@ class NodeStore:
         self._change(
             (
                 "update studies set approved_at = null, signature = null, masking = null, "  # noqa: ISC004
-                "cohort = null, "
-                "roster = null, epoch = null, steps = 0, head = x'' where digest = ?",
+                "cohort = null, roster = null, epoch = null, steps = 0, head = x'' where digest = ?",
                 (digest,),
             ),
             ("delete from opened where study = ?", (digest,)),

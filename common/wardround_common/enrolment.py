@@ -52,7 +52,7 @@ FINGERPRINT: Final = b"wardround enrolment v1 fingerprint"
 LATEST: Final = 253402300799  # the last second of the year 9999
 _MOST_INVITE: Final = 16 << 10
 _MOST_PEM: Final = 8 << 10  # so that an invitation of any certificate that is allowed stays within its limit
-_MOST_JSON: Final = 8 << 10
+MOST_JSON: Final = 8 << 10
 _HEADING: Final = "wardround invite "
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{22,128}")  # 22 letters are 128 bits
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -307,7 +307,7 @@ class Enrolment:
     @classmethod
     def from_json(cls, data: bytes) -> Enrolment:
         """Read an enrolment. ProtocolError if it is none; EnrolmentRefused if of another protocol."""
-        return cls._of(_parsed(data, _MOST_JSON))
+        return cls._of(_parsed(data, MOST_JSON))
 
     def _plain(self) -> dict[str, Any]:
         return {k: b64encode(v).decode() if isinstance(v, bytes) else v for k, v in vars(self).items()}
@@ -363,7 +363,7 @@ class EnrolmentRequest:
     def from_json(cls, data: bytes) -> EnrolmentRequest:
         """Read a request. ProtocolError if it is none; EnrolmentRefused if of another protocol."""
         kinds = {"enrolment": dict, "protocol": int, "token": str}
-        found = _record(_parsed(data, _MOST_JSON), kinds, "the request")
+        found = _record(_parsed(data, MOST_JSON), kinds, "the request")
         return cls(Enrolment._of(found["enrolment"]), found["token"])
 
 
@@ -397,7 +397,7 @@ class EnrolmentReply:
     def from_json(cls, data: bytes) -> EnrolmentReply:
         """Read a reply. ProtocolError if it is none; EnrolmentRefused if of another protocol."""
         kinds = {"code": str, "digest": bytes, "protocol": int}
-        found = _record(_parsed(data, _MOST_JSON), kinds, "the reply")
+        found = _record(_parsed(data, MOST_JSON), kinds, "the reply")
         return cls(found["digest"], found["code"])
 
 

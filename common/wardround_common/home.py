@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from wardround_common.enrolment import check_name, split_address
+from wardround_common.enrolment import MOST_JSON, Enrolment, check_name, split_address
 from wardround_common.errors import WardroundError
 from wardround_common.files import write_file
 
@@ -108,6 +108,19 @@ def _fault(path: Path, error: ValidationError, sample: str) -> WardroundError:
     fault = error.errors(include_url=False, include_input=False)[0]
     key = ".".join(map(str, fault["loc"]))
     return WardroundError(f"{path}: {key}: {fault['msg']}; see {sample}")
+
+
+def read_enrolment(path: Path) -> Enrolment:
+    """Read a hospital's enrolment file and check its signatures. WardroundError names the file."""
+    try:
+        with path.open("rb") as file:
+            enrolment = Enrolment.from_json(file.read(MOST_JSON + 1))
+        enrolment.verify()
+    except OSError as error:
+        raise WardroundError(f"{path}: cannot be read ({error.strerror})") from None
+    except WardroundError as error:
+        raise WardroundError(f"{path}: {error}") from None
+    return enrolment
 
 
 def toml_text(text: str) -> str:

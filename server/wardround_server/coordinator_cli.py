@@ -15,10 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from wardround_common.cli import confirmed
-from wardround_common.enrolment import Enrolment, Invite
-from wardround_common.errors import ProtocolError, WardroundError
+from wardround_common.enrolment import Invite
 from wardround_common.files import check_absent, write_private
-from wardround_common.home import find_home, is_locked, open_log
+from wardround_common.home import find_home, is_locked, open_log, read_enrolment
 from wardround_server.command_options import HomeOption, JsonOption, YesOption, say, say_json
 from wardround_server.home import CONTROL_PORT, CoordinatorHome, make_home
 from wardround_server.studies import folders
@@ -26,7 +25,6 @@ from wardround_server.study_commands import studies
 
 coordinator = typer.Typer(help="What the one who runs studies does.", no_args_is_help=True)
 _DAY_S = 86_400
-_ENROLMENT_BYTES = 8 << 10
 
 
 @coordinator.command("init")
@@ -156,14 +154,7 @@ def admit_command(
       wardround coordinator admit north.enrolment.json
     """
     opened = CoordinatorHome.open(home)
-    try:
-        with file.open("rb") as handle:
-            enrolment = Enrolment.from_json(handle.read(_ENROLMENT_BYTES + 1))
-        enrolment.verify()
-    except OSError as error:
-        raise WardroundError(f"{file}: cannot be read ({error.strerror})") from None
-    except ProtocolError as error:
-        raise WardroundError(f"{file}: {error}") from None
+    enrolment = read_enrolment(file)
     confirmed(
         f"`{enrolment.hospital}` says these words:\n  {' '.join(enrolment.words)}",
         "Did the hospital read out the same on the telephone?",

@@ -65,7 +65,7 @@ class Federation:
 
     def bring_up(self, course: Sequence[EpochRecord | StepRecord]) -> None:
         """Tell the hospitals that are here what they lack of the course, before they sign what follows."""
-        told = [one for one in course if self._verified or isinstance(one, EpochRecord)]
+        told = self._told(course)
         names = sorted(self._nodes)
         while names and told:
             bodies = self._bodies(self._coordination.telling(told, names))
@@ -88,7 +88,7 @@ class Federation:
 
     def ask(self, due: Sequence[Due], course: Sequence[EpochRecord | StepRecord]) -> StepRecord:
         """Ask each hospital the queries of its analyses, in one message; return the opened sums."""
-        told = [one for one in course if self._verified or isinstance(one, EpochRecord)]
+        told = self._told(course)
         answers: dict[str, Answers] = {}
         names: Sequence[str] = self.epoch.hospitals
         while names:
@@ -103,6 +103,10 @@ class Federation:
                 else:
                     answers[name] = reply
         return self._coordination.opened(due, self.epoch, answers, len(told))
+
+    def _told(self, course: Sequence[EpochRecord | StepRecord]) -> list[EpochRecord | StepRecord]:
+        """Return what hospitals are told of the course: no sums where they don't follow the program."""
+        return [one for one in course if self._verified or isinstance(one, EpochRecord)]
 
     def _bodies(self, steps: Mapping[str, Step]) -> dict[Address, bytes]:
         """Return the messages; hospitals that are told the same sums and asked the same share one's bytes."""

@@ -312,7 +312,7 @@ def _take(member: Participant, body: bytes, around: Surroundings) -> None:
     step = MESSAGES.decode(body, Step)
     for record, wrapped in zip(step.course, step.wrapped, strict=True):
         member.take(record, wrapped)
-    if not member.wanted(step, around):
+    if not member.wanted(step, lambda: around):
         raise RuntimeError("the epoch's first step asks nothing")
 
 

@@ -26,7 +26,7 @@ from wardround_common.sealing.epoch import (
     verify_signed,
 )
 from wardround_common.sealing.identity import verify
-from wardround_common.sealing.leaving import exposed
+from wardround_common.sealing.leaving import left_for_good, unwilling
 from wardround_common.sealing.mask import LANE_BYTES, query_context, unseal
 from wardround_common.sealing.participant import UNSEALED, group_of
 from wardround_common.sealing.record import EpochRecord, Opened, StepRecord
@@ -147,11 +147,8 @@ class Coordination:
         """Return the hospitals that sums of this epoch and the course's would expose against their terms."""
         groups = [group_of(one, self.roster) for one in course if isinstance(one, EpochRecord)]
         after = group_of(record, self.roster)
-        terms = {who: said for group in (*groups, after) for who, said in group.leaves.items()}
-        few = exposed([one for group in (*groups, after) for one in group.sets], min_hospitals)
-        gone = {who for group in groups for who in group.leaves.keys() - after.leaves.keys()}
-        held = {who for one in few if any(terms[who] != "allow" for who in one) for who in one}
-        held |= {who for who in gone if terms[who] == "never"}
+        held = set().union(*unwilling([*groups, after], min_hospitals))
+        held |= {who for one in groups for who in left_for_good(one, after)}
         return tuple(one.name for one in self.roster.members if one.identity in held)
 
     # --- steps ---

@@ -69,6 +69,18 @@ def exposed(groups: Iterable[Collection[bytes]], min_hospitals: int) -> list[fro
     return [frozenset(who for i in chosen for who in classes[i]) for chosen in found]
 
 
+def unwilling(groups: Sequence[Group], min_hospitals: int) -> list[frozenset[bytes]]:
+    """Return whom these groups, oldest first, expose though not all of them last said `allow`."""
+    terms = {who: said for group in groups for who, said in group.leaves.items()}
+    few = exposed([one for group in groups for one in group.sets], min_hospitals)
+    return [small for small in few if any(terms[who] != "allow" for who in small)]
+
+
+def left_for_good(before: Group, after: Group) -> set[bytes]:
+    """Return the hospitals of an earlier group that said `never` to being left out, and are."""
+    return {who for who in before.leaves.keys() - after.leaves.keys() if before.leaves[who] == "never"}
+
+
 def check_leaving(before: Sequence[Group], after: Group, min_hospitals: int, max_epochs: int) -> None:
     """Refuse a set over which sums, with those over earlier sets, would expose hospitals that don't allow it.
 
@@ -76,20 +88,14 @@ def check_leaving(before: Sequence[Group], after: Group, min_hospitals: int, max
     fewer than ``min_hospitals`` hospitals that are exposed must all `allow` it, and at most ``max_epochs``
     sets may be close to one before them. A set that was there before is no new one.
     """
-    terms: dict[bytes, str] = {}
-    for one in before:
-        terms.update(one.leaves)
-        gone = one.leaves.keys() - after.leaves.keys()
-        if one.study == after.study and any(one.leaves[who] == "never" for who in gone):
-            raise Refused("leave", "an epoch without a hospital that is never to be left out")
-    terms.update(after.leaves)
-    for small in exposed([one for group in (*before, after) for one in group.sets], min_hospitals):
-        if any(terms[who] != "allow" for who in small):
-            raise Refused(
-                "leave",
-                f"sums over these hospitals and over others before would tell of fewer than {min_hospitals}, "
-                "not all of whom allow it (`leave`)",
-            )
+    if any(one.study == after.study and left_for_good(one, after) for one in before):
+        raise Refused("leave", "an epoch without a hospital that is never to be left out")
+    if unwilling([*before, after], min_hospitals):
+        raise Refused(
+            "leave",
+            f"sums over these hospitals and over others before would tell of fewer than {min_hospitals}, "
+            "not all of whom allow it (`leave`)",
+        )
     sets = list({frozenset(one.leaves): one for one in (*before, after)}.values())
     near = sum(any(close(one, other, min_hospitals) for other in sets[:i]) for i, one in enumerate(sets))
     if near > max_epochs and frozenset(after.leaves) not in {frozenset(one.leaves) for one in before}:

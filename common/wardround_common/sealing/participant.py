@@ -262,8 +262,7 @@ class Participant:
 
     def _check_sets(self, epoch: Epoch) -> None:
         epoch.verify(self.roster, self._analyses, self._floors.min_hospitals)
-        for names in (epoch.hospitals, *(epoch.of(label) for label in self._analyses)):
-            self._check_confirmed(self.roster, names)
+        self._check_confirmed(self.roster, epoch.hospitals)  # its analyses' are among them
 
     def _check_audits(self, epoch: Epoch, audits: Sequence[bytes], around: Surroundings) -> None:
         """Notice a database that was restored: this hospital's own, or another's."""
@@ -371,10 +370,11 @@ class Participant:
 
     # --- questions ---
 
-    def wanted(self, step: Step, around: Surroundings) -> tuple[Wanted, ...]:
+    def wanted(self, step: Step, around: Callable[[], Surroundings]) -> tuple[Wanted, ...]:
         """Return what a step's questions are, each of which may be answered now. All are, or none is.
 
-        With the first, this hospital begins to compute in the epoch (``kept.computing``).
+        With the first, this hospital begins to compute in the epoch (``kept.computing``); only then is it
+        asked what is ``around``.
         """
         current = self.epoch
         epoch = current.epoch
@@ -385,7 +385,7 @@ class Participant:
         found = self._asked(step, epoch) if self._replay is None else self._derived(step, epoch, self._replay)
         if epoch.digest not in self._kept.computing:
             mine, floors = self._groups[epoch.digest], self._floors
-            before = self._groups_before(around, epoch)
+            before = self._groups_before(around(), epoch)
             check_leaving(before, mine, floors.min_hospitals, floors.max_epochs)
             self._kept = replace(self._kept, computing=self._kept.computing | {epoch.digest})
         return found
