@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, NamedTuple
 
 from wardround_common.errors import WardroundError
@@ -70,6 +71,12 @@ _VERSION = 2
 _FIRST_TABLES = {"answers", "ledger", "audit"}  # a database from before it was marked as ours has these
 _STUDY = (
     "digest, name, manifest, offered_at, approved_at, signature, masking, roster, epoch, steps, head, cohort"
+)
+_Columns = tuple[type | UnionType, ...]
+_BLOB = bytes | None
+_STUDY_COLUMNS: _Columns = (
+    *(bytes, str, bytes, float, float | None),
+    *(_BLOB, _BLOB, _BLOB, _BLOB, int, bytes, _BLOB),
 )
 
 
@@ -208,20 +215,26 @@ class NodeStore:
                     self._db.execute("rollback")
                 raise
 
-    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    def _rows(self, statement: str, columns: _Columns, *values: object) -> list[tuple[Any, ...]]:
+        """Return rows, whose ``columns`` have these types: SQLite itself keeps anything anywhere."""
         try:
             with self._lock:
-                return self._db.execute(statement, values).fetchall()
+                rows = self._db.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise WardroundError(
-                f"{self._label}: cannot be read ({error}); restore it from your back-up"
-            ) from None
+            raise self._damaged(str(error)) from None
+        if not all(all(map(isinstance, row, columns)) for row in rows):
+            raise self._damaged("a value is none that was written there")
+        return rows
+
+    def _damaged(self, why: str) -> WardroundError:
+        return WardroundError(f"{self._label}: cannot be read ({why}); restore it from your back-up")
 
     def answer(self, binding: bytes, epoch: bytes, analysis: str, index: int) -> tuple[bytes, bytes] | None:
         """Return (query context, sealed bytes) of an answer that was given before, or None."""
         rows = self._rows(
             "select context, sealed from answers "
             "where binding = ? and epoch = ? and analysis = ? and idx = ?",
+            (bytes, bytes),
             *(binding, epoch, analysis, index),
         )
         return (rows[0][0], rows[0][1]) if rows else None
@@ -250,12 +263,12 @@ class NodeStore:
 
     def studies(self) -> list[StudyRecord]:
         """Return all studies that were offered or approved, oldest first."""
-        rows = self._rows(f"select {_STUDY} from studies order by offered_at")  # noqa: S608 (our own words)
+        rows = self._rows(f"select {_STUDY} from studies order by offered_at", _STUDY_COLUMNS)  # noqa: S608 (our own words)
         return [StudyRecord(*row) for row in rows]
 
     def study(self, digest: bytes) -> StudyRecord | None:
         """Return a study by its digest."""
-        rows = self._rows(f"select {_STUDY} from studies where digest = ?", digest)  # noqa: S608 (our own words)
+        rows = self._rows(f"select {_STUDY} from studies where digest = ?", _STUDY_COLUMNS, digest)  # noqa: S608 (our own words)
         return StudyRecord(*rows[0]) if rows else None
 
     def offer(self, digest: bytes, name: str, manifest: bytes) -> None:
@@ -299,7 +312,7 @@ class NodeStore:
     def judged(self, binding: bytes, analysis: str) -> bytes | None:
         """Return the evaluation that ``judge`` noted."""
         statement = "select asked from judged where binding = ? and analysis = ?"
-        return next((row[0] for row in self._rows(statement, binding, analysis)), None)
+        return next((row[0] for row in self._rows(statement, (bytes,), binding, analysis)), None)
 
     def signed_roster(self, digest: bytes, roster: bytes, study: str, detail: str) -> None:
         """Note the roster, encoded, that this hospital signed, and audit it."""
@@ -341,22 +354,33 @@ class NodeStore:
 
     def opened(self, digest: bytes) -> list[tuple[bytes, bool]]:
         """Return the epochs of a study, encoded, in order, and whether this hospital computed in them."""
-        found = self._rows("select epoch, computes from opened where study = ? order by number", digest)
+        statement = "select epoch, computes from opened where study = ? order by number"
+        found = self._rows(statement, (bytes, int), digest)
         return [(epoch, bool(computes)) for epoch, computes in found]
 
     def groups(self) -> list[Group]:
         """Return the sets of hospitals that sums with this hospital's rows were opened over, oldest first."""
-        found = []
-        for binding, packed, flags in self._rows("select binding, leaves, sets from groups order by at"):
-            leaves = {packed[i : i + 32]: LEAVES[packed[i + 32]] for i in range(0, len(packed), 33)}
-            rows = [flags[i : i + len(leaves)] for i in range(0, len(flags), len(leaves))]
-            sets = (frozenset(who for who, flag in zip(leaves, row, strict=True) if flag) for row in rows)
-            found.append(Group(binding, leaves, tuple(sets)))
-        return found
+        statement = "select binding, leaves, sets from groups order by at"
+        return [self._group(*row) for row in self._rows(statement, (bytes, bytes, bytes))]
+
+    def _group(self, binding: bytes, packed: bytes, flags: bytes) -> Group:
+        members, said = [packed[i : i + 32] for i in range(0, len(packed), 33)], packed[32::33]
+        leaves = {who: LEAVES[one] for who, one in zip(members, said, strict=False) if one < len(LEAVES)}
+        if (
+            not members
+            or not len(leaves) * 33 == len(members) * 33 == len(packed)
+            or len(flags) % len(leaves)
+        ):
+            raise self._damaged("a set of hospitals is none")
+        rows = (flags[i : i + len(leaves)] for i in range(0, len(flags), len(leaves)))
+        sets = (frozenset(who for who, flag in zip(leaves, row, strict=True) if flag) for row in rows)
+        return Group(binding, leaves, tuple(sets))
 
     def seen(self) -> dict[bytes, SeenHead]:
         """Return other hospitals' audit heads, by identity, as this one last saw them signed."""
-        found = self._rows("select identity, audit, epoch, leave, signature from heads")
+        found = self._rows(
+            "select identity, audit, epoch, leave, signature from heads", (bytes, bytes, bytes, str, bytes)
+        )
         return {identity: SeenHead(*head) for identity, *head in found}
 
     def meet(self, name: str, identity: bytes) -> None:
@@ -365,7 +389,7 @@ class NodeStore:
 
     def met(self) -> list[tuple[str, bytes]]:
         """Return all members that coordinators named, with their identities."""
-        found = self._rows("select name, identity from members order by name, seen_at")
+        found = self._rows("select name, identity from members order by name, seen_at", (str, bytes))
         return [(name, identity) for name, identity in found]
 
     def say(self, name: str, fingerprint: bytes, says: str) -> None:
@@ -377,7 +401,8 @@ class NodeStore:
 
     def officers(self) -> dict[bytes, tuple[str, str]]:
         """Return by fingerprint which hospital it is and what the officer says of it."""
-        found = self._rows("select fingerprint, name, says from officers order by name")
+        statement = "select fingerprint, name, says from officers order by name"
+        found = self._rows(statement, (bytes, str, str))
         return {fingerprint: (name, says) for fingerprint, name, says in found}
 
     def _change(
@@ -415,14 +440,14 @@ class NodeStore:
 
     def audit_head(self) -> AuditHead:
         """Return how the audit log stands."""
-        found = self._rows("select seq, head from audit order by seq desc limit 1")
+        found = self._rows("select seq, head from audit order by seq desc limit 1", (int, bytes))
         return AuditHead(*found[0]) if found else NOTHING
 
     def had(self, head: AuditHead) -> bool:
         """Tell whether the audit log once stood so, or the officer has forgiven that it did not."""
-        if head == NOTHING or self._rows("select 1 from forgiven where audit = ?", head.packed()):
+        if head == NOTHING or self._rows("select 1 from forgiven where audit = ?", (int,), head.packed()):
             return True
-        found = self._rows("select head from audit where seq = ?", head.count)
+        found = self._rows("select head from audit where seq = ?", (bytes,), head.count)
         return bool(found) and found[0][0] == head.head
 
     def forgive(self, packed: bytes) -> None:
@@ -432,7 +457,8 @@ class NodeStore:
     def ledger(self) -> list[Charge]:
         """Return all charges, oldest first."""
         found = self._rows(
-            "select binding, analysis, idx, kind, numbers, rows, hospitals from ledger order by seq"
+            "select binding, analysis, idx, kind, numbers, rows, hospitals from ledger order by seq",
+            (bytes, str, int, str, int, int, str),
         )
         return [
             Charge(binding, analysis, index, kind, numbers, rows, tuple(hospitals.split(",")))
@@ -441,7 +467,7 @@ class NodeStore:
 
     def entries(self) -> list[tuple[str, str, str]]:
         """Return the audit log as (event, study, detail), oldest first."""
-        found = self._rows("select event, study, detail from audit order by seq")
+        found = self._rows("select event, study, detail from audit order by seq", (str, str, str))
         return [(event, study, detail) for event, study, detail in found]
 
     def close(self) -> None:
