@@ -1,4 +1,4 @@
-# make demo | test | check | bench [ONLY=foundation|mainjob|network|sealing] | soak | lock
+# make demo | test | check | bench [ONLY=foundation|governance|mainjob|network|sealing] | soak | lock
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin

@@ -16,9 +16,10 @@ import pandas as pd
 from flwr.app import Context, RecordDict
 
 from wardround_client.app import Node, client_app
+from wardround_client.decision import approve_study
 from wardround_client.gate import Policy
 from wardround_client.reader import read
-from wardround_client.session import Session, approve_study
+from wardround_client.session import Session
 from wardround_client.sources import of_frame
 from wardround_client.store import NodeStore
 from wardround_common.analyses.evaluate import Evaluation

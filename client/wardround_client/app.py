@@ -17,12 +17,16 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from wardround_client.approval import approve_standing, take_up
+from wardround_client.database import NODE
+from wardround_client.home import HospitalHome
 from wardround_client.session import Session
 from wardround_client.store import NodeStore, StudyRecord
 from wardround_common import messages as say
 from wardround_common.errors import ProtocolError, Refused, WardroundError
 from wardround_common.home import LOG
-from wardround_common.study import read_manifest
+from wardround_common.sealing.roster import RUNTIMES
+from wardround_common.study import Study, read_manifest
 from wardround_common.wire import encode
 
 TakeUp = Callable[[StudyRecord], Session]  # open the session of an approved study
@@ -34,12 +38,20 @@ class Node:
     """A hospital's sessions by study digest, and what each kind of message does with them.
 
     ``take_up`` opens what the store says was approved; without it, only what ``open`` was given is there.
+    ``standing`` may approve a study that was just offered; ``policy`` tells which policy is in force: when
+    that changes, sessions are opened anew.
     """
 
-    def __init__(self, store: NodeStore, take_up: TakeUp | None = None) -> None:
-        self._store, self._take_up = store, take_up
+    def __init__(
+        self,
+        store: NodeStore,
+        take_up: TakeUp | None = None,
+        standing: Callable[[Study], bool] = lambda _: False,
+        policy: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._store, self._take_up, self._standing, self._policy = store, take_up, standing, policy
         self._sessions: dict[bytes, Session] = {}
-        self._approved_at: dict[bytes, float | None] = {}
+        self._opened: dict[bytes, tuple[object, object]] = {}
 
     def open(self, session: Session) -> None:
         """Take up a study that this hospital has approved."""
@@ -49,11 +61,12 @@ class Node:
         """Open or close the session of a study as its officer last decided."""
         if self._take_up is None or record is None:
             return
-        if record.approved_at != self._approved_at.get(record.digest):
+        now = record.approved_at, None if record.approved_at is None else self._policy()
+        if now != self._opened.get(record.digest, (None, None)):
             self._sessions.pop(record.digest, None)
             if record.approved_at is not None:
                 self._sessions[record.digest] = self._take_up(record)
-            self._approved_at[record.digest] = record.approved_at
+            self._opened[record.digest] = now
 
     def _study(self, digest: bytes) -> Session:
         self._look(self._store.study(digest))
@@ -62,9 +75,10 @@ class Node:
         return self._sessions[digest]
 
     def _bound(self, binding: bytes) -> Session:
-        if all(session.binding != binding for session in self._sessions.values()):
-            for record in self._store.studies():
-                self._look(record)
+        """Return the session of a roster, as the officer last decided on its study, and under what policy."""
+        found = [one for one in self._sessions.values() if one.binding == binding]
+        for record in [self._store.study(one.study) for one in found] or self._store.studies():
+            self._look(record)
         for session in self._sessions.values():
             if session.binding == binding:
                 return session
@@ -83,6 +97,7 @@ class Node:
             raise Refused("too_many_offers", f"{MOST_OFFERS} studies wait for approval already")
         self._store.offer(digest, study.name, manifest)
         self._store.audit("offer", study.name, digest.hex())
+        self._standing(study)
 
     def roster(self, message: say.RosterProposal) -> say.Approval:
         """Approve the roster."""
@@ -117,8 +132,8 @@ class Node:
                     raise ProtocolError("a message without a body")
                 return encode(act[action](say.MESSAGES.decode(body, say.ACTIONS[action])))
             except Refused as error:
-                # the offer, or who is to be confirmed, is noted, and the coordinator asks until it is decided
-                if error.code not in ("not_approved", "unconfirmed"):
+                # what waits for a person is noted, and the coordinator asks until it is decided
+                if error.code not in ("not_approved", "unconfirmed", "held"):
                     self._store.audit("refuse", action, f"{error.code}: {error}"[:_MOST_DETAIL])
                 return encode(say.Refusal(error.code))
             except ProtocolError as error:
@@ -129,6 +144,22 @@ class Node:
                 raise
             logging.getLogger(LOG).error("%s: %s", action, error)
             return encode(say.Refusal("trouble"))
+
+
+def node_of(home: HospitalHome, runtime: str = RUNTIMES[0]) -> Node:
+    """Return the node of a hospital's home, which heeds what its officer decides and writes meanwhile."""
+    home.store.actor = NODE
+    return Node(
+        home.store,
+        partial(take_up, home, runtime=runtime),
+        partial(approve_standing, home),
+        partial(_written, home),
+    )
+
+
+def _written(home: HospitalHome) -> int | None:
+    """Return when policy.toml was last written, in ns."""
+    return home.policy_file.stat().st_mtime_ns if home.policy_file.exists() else None
 
 
 def client_app(node: Node) -> ClientApp:

@@ -15,7 +15,10 @@ import typer
 from rich.console import Console
 from rich.table import Table as Grid
 
+from wardround_client.command_options import HomeOption, JsonOption, YesOption
+from wardround_client.desk.command import desk_command
 from wardround_client.home import HospitalHome, make_home
+from wardround_client.study_commands import register
 from wardround_common.cli import confirmed
 from wardround_common.errors import WardroundError, listed
 from wardround_common.home import find_home, is_locked, open_log, read_status
@@ -24,12 +27,8 @@ hospital = typer.Typer(
     help="What a hospital does: join a network, answer its studies, approve them.", no_args_is_help=True
 )
 
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", metavar="DIR", help="The hospital's home; else WARDROUND_HOME, or ~/.wardround."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
+register(hospital)
+hospital.command("desk")(desk_command)
 
 
 @hospital.command("init")
@@ -133,7 +132,7 @@ def status_command(home: HomeOption = None, as_json: JsonOption = False) -> None
         {
             "name": one.name,
             "digest": one.digest.hex(),
-            "state": "offered" if one.approved_at is None else "approved",
+            "state": one.state,
             "offered_at": one.offered_at,
             "approved_at": one.approved_at,
             "roster": asdict(rosters[one.digest]) if one.digest in rosters else None,
@@ -176,53 +175,6 @@ def status_command(home: HomeOption = None, as_json: JsonOption = False) -> None
             console.print(f"Roster of `{record.name}`, {len(roster.members)} hospitals: {roster.words}")
     if not_confirmed:
         console.print(missing(not_confirmed))
-
-
-@hospital.command("approve")
-def approve_command(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study that was offered, or a study file.")],
-    table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The table to read; else the configuration's.")
-    ] = None,
-    again: Annotated[
-        bool,
-        typer.Option("--again", help="Approve anew, on the table as it is now; what was begun is given up."),
-    ] = False,
-    withdraw_it: Annotated[bool, typer.Option("--withdraw", help="Take the approval back.")] = False,
-    yes: YesOption = False,
-    home: HomeOption = None,
-) -> None:
-    """Approve a study for this hospital: its policy is checked, the cohort is pinned, the study is signed.
-
-    STUDY is the name of a study that was offered (see `wardround hospital status`), or the start of its
-    digest, or a study file.
-
-    Examples:
-      wardround hospital approve heart-disease
-
-      wardround hospital approve heart-disease --table cohort-2026.parquet --again
-    """
-    from wardround_client.approval import approve, find_study, withdraw
-
-    opened = HospitalHome.open(home)
-    found = find_study(opened, study)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    if withdraw_it:
-        withdraw(opened, found.digest)
-        console.print(f"Withdrew the approval of `{found.name}`.")
-        return
-    kinds = listed(spec.kind for spec in found.analyses)
-    # the title is whatever the coordinator wrote, and must not draw over the lines that say what is approved
-    title = "".join(letter for letter in found.title or "" if letter.isprintable())[:200]
-    confirmed(
-        f"`{found.name}`: {title}\n"
-        f"Analyses: {kinds}; {len(found.variables)} variables; digest {found.digest.hex()[:8]}",
-        "Approve this study?",
-        yes,
-    )
-    done = approve(opened, found, table, again)
-    lacking = f" No column for {listed(done.absent)}: read as missing." if done.absent else ""
-    console.print(f"Approved `{found.name}` on {done.rows:,} rows.{lacking}")
 
 
 @hospital.command("members")

@@ -136,6 +136,7 @@ def _keys(home: HospitalHome) -> Finding:
         (
             home.node_key_file,
             home.identity_file,
+            home.row_key_file,
             home.path / "node.db",
             *sorted((home.path / "cohorts").glob("*.npz")),
         ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import secrets
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -32,11 +34,16 @@ from wardround_common.home import Address, Home, Name, Part, make_folders, read_
 from wardround_common.sealing.identity import Identity
 
 K = TypeVar("K")
+_ROW_KEY_BYTES = 32
 _POLICY = """\
-# This hospital's own floors; a study that asks for less is refused. Every key is optional.
+# What this hospital asks of every study; one that asks for less is refused. Every key is optional.
+# profile = "cms11"   # small cells as others ask: cms11, nhs7, ohdsi5, datashield3; keys below go before it
 min_hospitals = 3    # a sum is over this many hospitals at least
 min_rows = 10        # this hospital abstains with fewer usable rows
-min_cell = 11        # published counts from 1 to 10 are suppressed
+min_cell = 11        # published counts from 1 to 10 are suppressed; nor may analyses differ by so few rows
+max_share = 0.9      # no answer with more of an analysis's rows than this: the sum would be nearly its own
+max_queries = 1000   # answered of one study at most
+max_queries_month = 10000
 plan = "verified"    # this node derives each question itself; "trusted": studies may run that ask at will
 seal = "sums"        # only masked numbers leave; "none": studies may run in which this hospital's own do
 # Sums over a set of hospitals and over the set without this one tell this one's part. May both be opened?
@@ -45,8 +52,12 @@ seal = "sums"        # only masked numbers leave; "none": studies may run in whi
 # one analysis of a study takes part in none of it.
 leave = "group"
 max_epochs = 3       # sets of hospitals that are nearly the same as another, over all studies
+hold = false         # true: every release waits for a person (wardround hospital releases)
 # analyses = ["summary", "logistic"]   # the kinds that may run here; all, if left out
+# variables = ["age", "sex"]           # the variables that may be asked for; all, if left out
+# coordinators = ["example"]           # who may ask; all that this hospital has joined, if left out
 # statements = ["metrics"]             # rounded facts that may be told about this hospital alone; none
+# differential_privacy = "required"    # refuse studies without it
 """
 
 
@@ -112,6 +123,11 @@ class HospitalHome(Home):
         return self.path / "keys" / "identity.key"
 
     @property
+    def row_key_file(self) -> Path:
+        """The key under which rows are told apart and pinned cohorts are known again."""
+        return self.path / "keys" / "rows.key"
+
+    @property
     def ca_file(self) -> Path:
         """The coordinator's CA, the only one that is trusted."""
         return self.path / "keys" / "coordinator-ca.crt"
@@ -151,7 +167,19 @@ class HospitalHome(Home):
         path = self.path / "node.db"
         if path.exists() and path.stat().st_mode & 0o077:
             raise WardroundError(f"{path}: others on this machine can read it; chmod 600 {path}")
-        return NodeStore(path)
+        return NodeStore(path, f"officer:{getpass.getuser()}")
+
+    @cached_property
+    def row_key(self) -> bytes:
+        """The secret of row hashes and of pinned cohorts' digests, 32 bytes; it never leaves the home."""
+        if not self.row_key_file.exists():  # a home from before there was one
+            write_private(self.row_key_file, secrets.token_bytes(_ROW_KEY_BYTES))
+        key = read_private(self.row_key_file)
+        if len(key) != _ROW_KEY_BYTES:
+            raise WardroundError(
+                f"{self.row_key_file}: not {_ROW_KEY_BYTES} bytes; restore it from your back-up"
+            )
+        return key
 
     @cached_property
     def identity(self) -> Identity:
@@ -167,6 +195,8 @@ class HospitalHome(Home):
         """Make the keys that are not there yet; a key is never replaced."""
         if not self.identity_file.exists():
             write_private(self.identity_file, Identity.generate().to_pem())
+        if not self.row_key_file.exists():
+            write_private(self.row_key_file, secrets.token_bytes(_ROW_KEY_BYTES))
         if not self.node_key_file.exists():
             key = generate_private_key(SECP384R1())
             # in OpenSSH's form, the only one that Flower's own SuperNode reads

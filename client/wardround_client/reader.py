@@ -7,11 +7,12 @@ dropped or refused where the study says so; ids and folds follow the rows. Colum
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from wardround_client.cells import (
+    TRIMMED,
     Column,
     Fault,
     absent,
@@ -22,30 +23,45 @@ from wardround_client.cells import (
     spellings,
     texts,
 )
+from wardround_client.people import people_of
 from wardround_client.sources.table import Table, fetched, private_connection, quietly, quoted
 from wardround_common.cohort import Cohort, Flow, RowKeys
 from wardround_common.dictionary import CategoryVariable, Dictionary, NumberVariable
 from wardround_common.errors import DataError
 from wardround_common.predicate import check_predicate, variables_of
 from wardround_common.rowkey import chosen
-from wardround_common.study import ColumnSplit, Study
-from wardround_common.typing import Array, Bools
+from wardround_common.study import Closed, ColumnSplit, Study
+from wardround_common.typing import Array, Bools, Words
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A hospital's cohort, and the variables for which its table has no column (read as all missing)."""
+    """A hospital's cohort, and the variables for which its table has no column (read as all missing).
+
+    ``kept`` (rows of the table,): which are in the cohort, None for all; ``people`` (rows of the table,):
+    a keyed hash of whose row each is, empty where no key was given.
+    """
 
     cohort: Cohort
     absent: tuple[str, ...]
+    kept: Bools | None = field(default=None, repr=False)
+    people: Words = field(default_factory=lambda: np.zeros(0, np.uint64), repr=False)
 
 
-def read(table: Table, study: Study, hospital: str, study_key: bytes, fault: Fault = refuse) -> Reading:
+def read(
+    table: Table,
+    study: Study,
+    hospital: str,
+    study_key: bytes,
+    fault: Fault = refuse,
+    row_key: bytes | None = None,
+) -> Reading:
     """Read a table as the study's cohort.
 
     ``hospital`` is the namespace of its ids, ``study_key`` the secret of the row keys (64 bytes of it are
     used). ``fault`` is told by a DataError, which never quotes a cell, where the table does not hold what
     the dictionary promises; by default it is raised. DataError too where the table cannot be read at all.
+    ``row_key``: the secret under which rows are told apart between studies.
     """
     if table.rows > study.max_rows:
         fault(DataError(f"{table.label}: {table.rows} rows, and the study's `max_rows` is {study.max_rows}"))
@@ -59,6 +75,9 @@ def read(table: Table, study: Study, hospital: str, study_key: bytes, fault: Fau
         for name, variable in dictionary.items()
     }
     members = _in_cohort(table, columns, dictionary, study.cohort.where)
+    if study.cohort.closed is not None:
+        early = _closed(table, study.cohort.closed, members, fault)
+        members = early if members is None else members & early
     kept = members
     if study.out_of_range == "refuse":
         _tell_outside(table, positions, columns, dictionary, members, fault)
@@ -76,7 +95,8 @@ def read(table: Table, study: Study, hospital: str, study_key: bytes, fault: Fau
     # Popped one by one, so that at most one column is held twice.
     values = {name: _rows_of(columns.pop(name).values, kept) for name in dictionary}
     cohort = Cohort(dictionary, values, rows, keys, held_out, flow)
-    return Reading(cohort, tuple(name for name in dictionary if positions[name] is None))
+    people = np.zeros(0, np.uint64) if row_key is None else people_of(table, row_key)
+    return Reading(cohort, tuple(name for name in dictionary if positions[name] is None), kept, people)
 
 
 def _column_of(table: Table, name: str, column: str | None, fault: Fault) -> int | None:
@@ -142,6 +162,31 @@ def satisfied(where: str, dictionary: Dictionary, values: Mapping[str, Array], r
     query = f"SELECT coalesce({predicate}, FALSE) AS member FROM ({inner})"  # noqa: S608
     members: Bools = fetched(connection, query)["member"]
     return members
+
+
+_TIME = "[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"
+_DAY = f"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]{_TIME})?"  # ISO 8601 without a time zone
+
+
+def _closed(table: Table, closed: Closed, members: Bools | None, fault: Fault) -> Bools:
+    """Return the rows that are dated by the cohort's last day at the latest; one without a date is not."""
+    position = _position(table, closed.column, "rename it", fault)
+    if position is None:
+        fault(DataError(f"{table.label}: no column `{closed.column}`, which `cohort.closed` names"))
+        return np.zeros(table.rows, bool)
+    moment = f"CASE WHEN regexp_full_match(cell, '{_DAY}') THEN TRY_CAST(cell AS TIMESTAMP) END"
+    found = table.texts(
+        position,
+        TRIMMED,  # cast first, since 24:00 is the next day
+        f"coalesce(cell, '') != '' AND {moment} IS NULL AS wrong, "
+        f"coalesce(CAST({moment} AS DATE) <= DATE {quoted(closed.by)}, FALSE) AS early",
+    )
+    wrong: Bools = found["wrong"] if members is None else found["wrong"] & members
+    if wrong.any():
+        remedy = "write days as in 2026-01-31, or times as in 2026-01-31T12:00:00 without a time zone"
+        fault(DataError(complaint(table, position, wrong, ("not a date",), remedy)))
+    early: Bools = found["early"]
+    return early
 
 
 def _tell_outside(

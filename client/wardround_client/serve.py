@@ -20,8 +20,7 @@ from typing import TypeVar
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from wardround_client.app import Node, client_app
-from wardround_client.approval import take_up
+from wardround_client.app import client_app, node_of
 from wardround_client.home import HospitalHome
 from wardround_client.link import HEARTBEAT_S, AlreadyOnline, Link, NotAdmitted, Reply, RunOver, Unreachable
 from wardround_client.tls import of_home, use_proxy
@@ -45,7 +44,7 @@ def _refusal(code: str, message: Message) -> Message:
 def hospital_app(home: HospitalHome) -> ClientApp:
     """Return the ClientApp that answers for a hospital's home. WardroundError for a bad key or policy."""
     _ = home.identity, home.policy  # what is wrong with them is said now, not when a study asks for them
-    return client_app(Node(home.store, lambda record: take_up(home, record)))
+    return client_app(node_of(home))
 
 
 class NodeProcess:

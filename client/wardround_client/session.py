@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from wardround_client.decision import check_approval
 from wardround_client.gate import Bare, Judged, Masks, Policy, Request, Sealed, release, state
 from wardround_client.store import NodeStore, SeenHead, StudyRecord
 from wardround_common.analyses.flow import LABEL, FlowQuery, usable_rows
@@ -36,7 +37,7 @@ from wardround_common.program import Asked
 from wardround_common.query import Contribution, Frame, Layout
 from wardround_common.replay import Replay
 from wardround_common.sealing.epoch import AuditHead, Epoch
-from wardround_common.sealing.identity import Identity, verify
+from wardround_common.sealing.identity import Identity
 from wardround_common.sealing.mask import MaskingKey
 from wardround_common.sealing.participant import (
     Floors,
@@ -53,36 +54,18 @@ from wardround_common.strategies import installed
 from wardround_common.study import KINDS, Study
 from wardround_common.wire import Registry, encode
 
-STUDY_APPROVAL = "wardround study approval v1"
 CONFIRMED_BYTES = 10  # of a fingerprint, as many as words are read out
 CONFIRMED, REVOKED = "confirmed", "revoked"  # what an officer says of a hospital
 BEHIND = "behind"  # an audit entry: the head that others saw of this hospital's log, packed, in hex
 KEPT = Registry((Roster, Member, OpenEpoch, *COURSE))  # what a session keeps of what it signed
 
 
-def approve_study(
-    store: NodeStore,
-    identity: Identity,
-    study: Study,
-    masking: MaskingKey | None = None,
-    cohort: bytes = b"",
-) -> None:
-    """Approve a study for this hospital: sign it, make its masking key, and keep both.
-
-    Approved once more, it begins anew: another masking key, so no mask serves twice. ``masking`` is for
-    simulations, which protect nothing; ``cohort`` the digest of the rows that were pinned in a file.
-    """
-    digest = study.digest
-    store.offer(digest, study.name, study.manifest())
-    store.approve(digest, identity.sign(STUDY_APPROVAL, digest), (masking or MaskingKey()).to_bytes(), cohort)
-    store.audit("approve", study.name, digest.hex())
-
-
 class Session:
     """A hospital's side of one approved study. ``cohort`` is pinned here and never read again.
 
     ``everyone``: all members count as confirmed, where one person holds all hospitals' tables. ``new``: the
-    databases are new though the study may not be, as in a simulation that is gone on with.
+    databases are new though the study may not be, as in a simulation that is gone on with. ``pinned``: the
+    rows were compared with those of other studies when it was approved, which the gate then asks for.
     """
 
     def __init__(
@@ -97,9 +80,11 @@ class Session:
         *,
         everyone: bool = False,
         new: bool = False,
+        pinned: bool = False,
     ) -> None:
         policy.check(study)
         self._hospital, self._policy, self._store = hospital, policy, store
+        self._identity = identity
         self._study, self._cohort, self._everyone, self._new = study, cohort, everyone, new
         self._digest = study.digest
         self._officers = store.officers()
@@ -116,10 +101,10 @@ class Session:
         }
         self._kinds[LABEL] = {FlowQuery}
         record = store.study(self._digest)
-        if record is None or record.masking is None:
+        if record is None:
             raise Refused("not_approved", "a study that this hospital has not approved")
-        verify(identity.public, record.signature or b"", STUDY_APPROVAL, self._digest)
-        self._make = self._maker(identity, MaskingKey.from_bytes(record.masking), runtime)
+        self._pinned = record.cohort if pinned else None
+        self._make = self._maker(identity, check_approval(store, identity, record), runtime)
         self._stored = self._left(record)
         self._participant = self._make(self._stored)
 
@@ -217,6 +202,8 @@ class Session:
                     self._note_behind(AuditHead.of(audits[epoch.hospitals.index(self._hospital)]))
                 raise
             self._keep()
+            if self._pinned is not None:  # a simulation's hospitals keep no log
+                self._store.checkpoint(self._identity, self._hospital)
             return self._participant.signature(epoch, self._store.audit_head())
 
     def _note_behind(self, told: AuditHead) -> None:
@@ -245,13 +232,27 @@ class Session:
                 return Behind(participant.records)
             wanted = participant.wanted(step, self._surroundings)
             self._keep()
-            answers = [self._answer(one) for one in wanted]
+            answers = self._released(wanted)
             return Answers(
                 tuple(
                     Answer(one.analysis, one.index, sealed.data)
                     for one, sealed in zip(step.questions, answers, strict=True)
                 )
             )
+
+    def _released(self, wanted: Sequence[Wanted]) -> list[Sealed]:
+        """Return all answers. Refused where one is; what waits for a person is noted of all of them first."""
+        answers, held = [], None
+        for one in wanted:
+            try:
+                answers.append(self._answer(one))
+            except Refused as error:
+                if error.code != "held":
+                    raise
+                held = error
+        if held is not None:
+            raise held
+        return answers
 
     def _surroundings(self) -> Surroundings:
         store = self._store
@@ -316,6 +317,8 @@ class Session:
                 self._store.judge(binding, question.analysis, encode(asked))
         if kept is not None:
             return Sealed(kept[1])
+        if self._policy.hold and self._store.waits(self._digest, wanted.context):
+            raise Refused("held", "a release waits for this hospital's officer")
         if asked.analysis != question.analysis or type(asked.query) not in self._kinds.get(
             asked.analysis, ()
         ):
@@ -340,8 +343,24 @@ class Session:
             wanted.context,
             self._usable[question.analysis],
             cover,
+            encode(asked),
+            self._all_rows(question.analysis),
+            self._pinned,
         )
         return release(contribution, layout, request, self._policy, self._store)
+
+    def _all_rows(self, analysis: str) -> int | None:
+        """Return how many rows of all hospitals an analysis uses, once the verified sums have told.
+
+        Refused where so few are held out that a sum over them would be about a handful of patients.
+        """
+        flow = self._participant.flow
+        if flow is None or analysis == LABEL:
+            return None
+        usable, least = flow.usable[analysis], max(self._policy.min_cell, self._study.privacy.min_cell)
+        if 0 < min(usable.train, usable.test) < least:
+            raise Refused("min_cell", f"`{analysis}` would ask sums over fewer than {least} rows")
+        return usable.train + usable.test
 
     def state(self, request: StatementRequest) -> Statement:
         """Tell how the model does here that this session evaluated. Refused unless policy allows it."""

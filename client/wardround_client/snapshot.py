@@ -25,8 +25,11 @@ _MOST = 64 << 30
 _reading = threading.Lock()
 
 
-def write_snapshot(path: Path, cohort: Cohort) -> bytes:
-    """Keep a cohort; return the digest of what was written. WardroundError where it can't be."""
+def write_snapshot(path: Path, cohort: Cohort, key: bytes = b"") -> bytes:
+    """Keep a cohort; return the keyed digest of what was written. WardroundError where it can't be.
+
+    ``key``: the hospital's own, so that the digest tells nobody anything of the rows, whoever sees it.
+    """
     flow = cohort.flow
     about = {
         "rows": cohort.rows,
@@ -41,17 +44,22 @@ def write_snapshot(path: Path, cohort: Cohort) -> bytes:
         written, allow_pickle=False, about=np.array(json.dumps(about)), keys=cohort.keys.values, **arrays
     )
     write_private(path, written.getvalue())
-    return hashlib.sha256(written.getvalue()).digest()
+    return digest_of(written.getvalue(), key)
 
 
-def read_snapshot(path: Path, dictionary: Dictionary, digest: bytes) -> Cohort:
-    """Take up a cohort that ``write_snapshot`` kept under this digest.
+def digest_of(content: bytes, key: bytes = b"") -> bytes:
+    """Return the keyed digest of a snapshot, 32 bytes."""
+    return hashlib.blake2b(content, digest_size=32, key=key, person=b"wardround cohort").digest()
+
+
+def read_snapshot(path: Path, dictionary: Dictionary, digest: bytes, key: bytes = b"") -> Cohort:
+    """Take up a cohort that ``write_snapshot`` kept under this digest and key.
 
     WardroundError if it is another, or none of this dictionary's.
     """
     content = read_private(path, _MOST)
     # other rows under masks that served already would be told by the difference
-    if hashlib.sha256(content).digest() != digest:
+    if digest_of(content, key) != digest:
         raise WardroundError(
             f"{path}: these are not the rows that were pinned when the study was approved; approve it once "
             "more: wardround hospital approve --again"

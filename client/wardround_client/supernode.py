@@ -7,9 +7,7 @@ member's keys are the coordinator's for the taking, so its entry in the roster s
 
 from __future__ import annotations
 
-from wardround_client.app import Node, client_app
-from wardround_client.approval import take_up
+from wardround_client.app import client_app, node_of
 from wardround_client.home import HospitalHome
 
-_home = HospitalHome.open(None)
-app = client_app(Node(_home.store, lambda record: take_up(_home, record, "supernode")))
+app = client_app(node_of(HospitalHome.open(None), "supernode"))

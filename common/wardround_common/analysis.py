@@ -16,7 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from wardround_common.cohort import Block, Cohort
 from wardround_common.dictionary import CategoryVariable, Dictionary
-from wardround_common.errors import FitError, StudyError, did_you_mean
+from wardround_common.disclosure import check_freedom
+from wardround_common.errors import FitError, StudyError, did_you_mean, listed
 from wardround_common.models import Model
 from wardround_common.program import Program
 from wardround_common.query import Query
@@ -77,6 +78,10 @@ class AnalysisSpec(Strict):
     def steps(self) -> int:
         """About how many steps it takes, for an estimate of what is left; its evaluation's are among them."""
         return 3
+
+    def sentence(self) -> str:
+        """Say in one sentence, to somebody who knows no statistics, what it does."""
+        raise NotImplementedError
 
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError("key: what is wrong") where the variables don't suit this kind."""
@@ -145,6 +150,10 @@ class ModelSpec(AnalysisSpec):
     def steps(self) -> int:
         """As for any analysis: Newton's steps and an evaluation's."""
         return 14
+
+    def predicting(self) -> str:
+        """Name outcome and predictors, for a sentence."""
+        return f"`{self.outcome}` from {listed(self.predictors or ())}"
 
     def check_outcome(self, dictionary: Dictionary, kinds: tuple[str, ...]) -> None:
         """Raise ValueError unless there are a predictor and an outcome of one of the ``kinds``.
@@ -263,7 +272,13 @@ class Plan:
     start: Query[Any] | None = None
 
     def check_size(self, count: int, what: str, rows: int) -> None:
-        """Raise StudyError where a model has more than one of ``what``, terms or predictors, per ten rows."""
+        """Raise StudyError where a model has more than one of ``what``, terms or predictors, per ten rows.
+
+        Or leaves fewer than ``min_cell`` degrees of freedom.
+        """
+        near = check_freedom(count, rows, self.min_cell)
+        if self.ten_rows_a_term and near is not None:
+            raise StudyError(f"analysis `{self.label}`: {near} (`privacy.min_cell`); its rows would show")
         if self.ten_rows_a_term and count > 0.1 * rows:
             raise StudyError(
                 f"analysis `{self.label}`: {count} {what}s for {rows} training rows; a model may have "

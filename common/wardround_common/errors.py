@@ -8,6 +8,7 @@
     ├── ProtocolError              a message that no honest peer sends (bad signature, bytes, order)
     ├── LinkError                  the other side can't be reached, or won't talk to us
     ├── EnrolmentRefused           the coordinator does not admit a hospital (in `enrolment`)
+    ├── Denied                     a user of the coordinator may not do this (in `access`)
     └── ReplayDiverged             a transcript does not belong to this program
 
 A message says what was wrong, where, and what to do. It never holds a patient's value: counts, names of

@@ -64,11 +64,12 @@ class Course:
     """What a program leaves to the one that takes its place when other hospitals compute together.
 
     ``finished``: analyses that are kept; ``latest``: the last query of each but for its evaluation, from
-    which it may go on.
+    which it may go on; ``flow``: the counts over the hospitals that compute now, once they are known.
     """
 
     finished: dict[str, Finding] = field(default_factory=dict)
     latest: dict[str, Query[Any]] = field(default_factory=dict)
+    flow: Flow | None = None
 
     def change(self, study: Study) -> None:
         """Prepare for other hospitals. StudyError if an analysis that is not finished can't have them."""
@@ -99,7 +100,7 @@ def study_program(
     specs, course = study.analyses, course or Course()
     names = tuple(sorted(study.variables))  # the manifest, being canonical, does not know the file's order
     query = FlowQuery(names, tuple(spec.label for spec in specs), tuple(spec.needed() for spec in specs))
-    flow = yield from under(LABEL, study.max_rows, ask(query))
+    flow = course.flow = yield from under(LABEL, study.max_rows, ask(query))
     if not flow.rows:
         raise StudyError("no hospital has a row in the cohort; see `cohort.where` and `out_of_range`")
     todo = [spec for spec in specs if spec.label not in course.finished]

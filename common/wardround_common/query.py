@@ -23,6 +23,7 @@ from wardround_common.errors import ProtocolError
 from wardround_common.sealing.fixed_point import Rounder, Within, grid_bits, to_floats
 from wardround_common.typing import Array, Bools, Floats, Ints
 
+_BLOCK = 1 << 14  # elements
 MOST_VALUES = 1 << 24  # of one query: 128 MiB sealed
 
 
@@ -96,9 +97,28 @@ class Layout:
 
     def limit(self, field: Field, rows: int) -> Ints:
         """Return the most that ``rows`` rows can add up to, on the grid, per element."""
-        if field.counts:
-            return np.ceil(field.row_bound).astype(np.int64) * rows
-        return np.ceil(np.ldexp(field.row_bound, self.bits(field))).astype(np.int64) * rows
+        return self._limit(field.row_bound, field.counts, rows)
+
+    def is_within(self, field: Field, array: Ints, rows: int) -> bool:
+        """Tell whether an array of ``field.shape`` is one that ``rows`` rows can add up to.
+
+        In blocks that fit into a processor's cache, most of which have one bound for all their elements.
+        """
+        values, bounds = array.reshape(-1), field.row_bound.reshape(-1)
+        for begin in range(0, len(values), _BLOCK):
+            block = slice(begin, begin + _BLOCK)
+            bound = bounds[block]
+            if bool(np.all(bound == bound[0])):
+                bound = bound[:1]
+            limit = self._limit(bound, field.counts, rows)
+            if not bool(np.all((values[block] <= limit) & (values[block] >= -limit))):
+                return False
+        return True
+
+    def _limit(self, row_bound: Floats, counts: bool, rows: int) -> Ints:
+        if not counts:
+            row_bound = np.ldexp(row_bound, grid_bits(row_bound, self.rows_bound))
+        return np.ceil(row_bound).astype(np.int64) * rows
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
+from wardround_common.analyses.flow import Flow
 from wardround_common.analysis import Strategies
 from wardround_common.errors import FitError, ProtocolError, ReplayDiverged
 from wardround_common.plan import Course, Findings, study_program
@@ -70,6 +71,11 @@ class Replay:
     def epoch(self) -> Epoch | None:
         """The epoch that computes now."""
         return self._epoch
+
+    @property
+    def flow(self) -> Flow | None:
+        """The counts of rows over the hospitals that compute now, once they are known."""
+        return self._course.flow
 
     def begin(self, epoch: Epoch) -> None:
         """Go on under an epoch; where its hospitals are others, as the study's analyses say.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from wardround_common.analyses import CATALOGUE
+from wardround_common.analyses.flow import LABEL
 from wardround_common.analysis import (
     AnalysisSpec,
     ModelSpec,
@@ -33,10 +35,33 @@ MOST_BYTES = 4 << 20
 KINDS = {analysis.kind: analysis for analysis in CATALOGUE}
 
 
+class Closed(Strict):
+    """That a cohort takes no rows dated after ``by``, the last day, in a column of the table (ISO 8601)."""
+
+    column: Annotated[str, Field(min_length=1, max_length=200)]
+    by: str
+
+    @field_validator("by", mode="before")
+    @classmethod
+    def _day(cls, value: Any) -> Any:
+        if isinstance(value, date) and not isinstance(value, datetime):  # as YAML reads it
+            return value.isoformat()
+        try:
+            if value != date.fromisoformat(value).isoformat():
+                raise ValueError
+        except (ValueError, TypeError):
+            raise ValueError("a day, as in 2026-01-31") from None
+        return value
+
+
 class CohortSpec(Strict):
-    """Who is in: an SQL predicate over the dictionary's variables, in an allow-listed subset of SQL."""
+    """Who is in: an SQL predicate over the dictionary's variables, in an allow-listed subset of SQL.
+
+    ``closed``: rows that came later than a day are not in, so that a table that grows gives the same cohort.
+    """
 
     where: str | None = None
+    closed: Closed | None = None
 
 
 class SeedSplit(Strict):
@@ -70,22 +95,31 @@ Split = Annotated[
 
 
 class Privacy(Strict):
-    """Floors that every hospital enforces; its own policy may only raise them."""
+    """Floors that every hospital enforces; its own policy may only raise them.
+
+    ``round_to``: published counts are rounded to multiples of it, once small ones are suppressed.
+    """
 
     min_hospitals: Annotated[int, Field(ge=2, le=10_000)] = 3
     min_rows: Annotated[int, Field(ge=1, le=2**31)] = 10
     min_cell: Annotated[int, Field(ge=1, le=2**31)] = 11
+    round_to: Annotated[int, Field(ge=1, le=1000)] = 1
     plan: Literal["verified", "trusted"] = "verified"
     seal: Literal["sums", "none"] = "sums"
     differential_privacy: None = None
 
 
 class Study(Strict):
-    """A study, checked: names exist, hyperparameters are in range, nothing is left unread."""
+    """A study, checked: names exist, hyperparameters are in range, nothing is left unread.
+
+    ``question``: what it wants to know; ``asked_by``: the persons or institutions who answer for it.
+    """
 
     wardround: Literal[1]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     title: str | None = None
+    question: Annotated[str, Field(max_length=2000)] | None = None
+    asked_by: Annotated[str, Field(max_length=500)] | None = None
     variables: dict[str, Variable]
     outcome: str | None = None
     predictors: tuple[str, ...] = ()
@@ -139,6 +173,9 @@ class Study(Strict):
         for i, name in enumerate(names):
             if name in names[:i]:
                 raise ValueError(f"analyses[{i}].name: `{name}` stands there twice; give each its own `name`")
+        if LABEL in names:
+            where = f"analyses[{names.index(LABEL)}].name"
+            raise ValueError(f"{where}: `{LABEL}` is what counting rows is called; choose another name")
         models = {spec.label: spec for spec in analyses if isinstance(spec, ModelSpec)}
         analyses = tuple(
             _on_model(known, f"analyses[{i}]", spec, models) if isinstance(spec, OnModelSpec) else spec
@@ -324,6 +361,7 @@ _KEYS = {
     *Study.model_fields,
     *Privacy.model_fields,
     *CohortSpec.model_fields,
+    *Closed.model_fields,
     *SeedSplit.model_fields,
     *ColumnSplit.model_fields,
     "kind",

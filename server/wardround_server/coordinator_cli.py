@@ -18,7 +18,9 @@ from wardround_common.cli import confirmed
 from wardround_common.enrolment import Invite
 from wardround_common.files import check_absent, write_private
 from wardround_common.home import find_home, is_locked, open_log, read_enrolment
-from wardround_server.command_options import HomeOption, JsonOption, YesOption, say, say_json
+from wardround_server.access_commands import users
+from wardround_server.command_options import HomeOption, JsonOption, YesOption, acting, say, say_json
+from wardround_server.database import COORDINATOR
 from wardround_server.home import CONTROL_PORT, CoordinatorHome, make_home
 from wardround_server.studies import folders
 from wardround_server.study_commands import studies
@@ -69,12 +71,14 @@ def serve_command(
     """
     from wardround_server.serve import Supervisor
 
-    opened = CoordinatorHome.open(home)
-    open_log(opened.log_file, quiet=quiet)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    Supervisor(opened, stop).run()
+    with acting(home, "serve") as opened:
+        open_log(opened.log_file, quiet=quiet)
+        opened.registry.audit("serve")
+        opened.act_for(COORDINATOR)
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        Supervisor(opened, stop).run()
 
 
 @coordinator.command("renew-certificate")
@@ -88,8 +92,9 @@ def renew_command(home: HomeOption = None) -> None:
     """
     from wardround_server.certificates import expires
 
-    opened = CoordinatorHome.open(home)
-    opened.renew_certificate()
+    with acting(home, "renew-certificate") as opened:
+        opened.registry.audit("renew-certificate")
+        opened.renew_certificate()
     until = expires(opened.server_file.read_bytes())
     say(f"Renewed {opened.server_file}, good until {until:%Y-%m-%d}. Restart `wardround coordinator serve`.")
 
@@ -115,13 +120,13 @@ def invite_command(
 
       wardround coordinator invite north --days 1 --again
     """
-    opened = CoordinatorHome.open(home)
-    config, ca_pem = opened.config, opened.ca_pem
-    place = out or Path(f"{name}.invite")
-    check_absent([place], force or again)
-    now = time.time()
-    expires = int(now + days * _DAY_S)
-    token = opened.registry.invite(name, expires, now, again)
+    with acting(home, "invite") as opened:
+        config, ca_pem = opened.config, opened.ca_pem
+        place = out or Path(f"{name}.invite")
+        check_absent([place], force or again)
+        now = time.time()
+        expires = int(now + days * _DAY_S)
+        token = opened.registry.invite(name, expires, now, again)
     invite = Invite(config.name, config.address, ca_pem, name, token, expires)
     write_private(place, invite.to_text().encode())
     if as_json:
@@ -153,14 +158,14 @@ def admit_command(
     Example:
       wardround coordinator admit north.enrolment.json
     """
-    opened = CoordinatorHome.open(home)
-    enrolment = read_enrolment(file)
-    confirmed(
-        f"`{enrolment.hospital}` says these words:\n  {' '.join(enrolment.words)}",
-        "Did the hospital read out the same on the telephone?",
-        yes,
-    )
-    opened.registry.admit(enrolment, time.time(), stock)
+    with acting(home, "admit") as opened:
+        enrolment = read_enrolment(file)
+        confirmed(
+            f"`{enrolment.hospital}` says these words:\n  {' '.join(enrolment.words)}",
+            "Did the hospital read out the same on the telephone?",
+            yes,
+        )
+        opened.registry.admit(enrolment, time.time(), stock)
     say(
         f"Admitted `{enrolment.hospital}`; its node can connect within seconds of "
         "`coordinator serve` running."
@@ -186,13 +191,15 @@ def hospitals_command(
 
       wardround coordinator hospitals --revoke north
     """
-    opened = CoordinatorHome.open(home)
-    registry = opened.registry
-    if revoke is not None:
-        confirmed(f"`{revoke}` will never be able to use its keys here again.", f"Revoke `{revoke}`?", yes)
-        registry.revoke(revoke)
-    if left is not None:
-        registry.leave(left)
+    with acting(home, "hospitals" if revoke is None and left is None else "revoke") as opened:
+        registry = opened.registry
+        if revoke is not None:
+            confirmed(
+                f"`{revoke}` will never be able to use its keys here again.", f"Revoke `{revoke}`?", yes
+            )
+            registry.revoke(revoke)
+        if left is not None:
+            registry.leave(left)
     for name in {revoke, left} - {None}:
         _tell_waiting(opened, str(name))
     online = _online(opened)
@@ -264,4 +271,5 @@ def doctor_command(as_json: JsonOption = False, home: HomeOption = None) -> int:
     return doctor(home, as_json)
 
 
+coordinator.add_typer(users)
 coordinator.add_typer(studies)

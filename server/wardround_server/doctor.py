@@ -103,7 +103,7 @@ def _config(home: CoordinatorHome) -> Finding:
 def _keys(home: CoordinatorHome) -> Finding:
     found = private(
         (home.path, home.path / "ca", home.path / "keys", home.studies),
-        (home.ca_key_file, home.server_key_file, home.path / "coordinator.db"),
+        (home.ca_key_file, home.server_key_file, home.audit_key_file, home.path / "coordinator.db"),
     )
     if not found.ok:
         return found

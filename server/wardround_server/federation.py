@@ -37,11 +37,16 @@ from wardround_server.transcript import Approvals, Proposed, Transcript, Wrapped
 
 T = TypeVar("T")
 _TRIES = 3  # of an epoch that a hospital takes for outdated, since another study went on meanwhile
-_LOOK_S, _SELDOM_S = 1.0, 5.0  # between asking a hospital whose officer has to confirm others
+_LOOK_S, _SELDOM_S = 1.0, 5.0  # between asking a hospital whose officer has to decide
+Waiting = Callable[[tuple[str, ...]], None]  # is told which hospitals' officers are waited for
 
 
 class Federation:
-    """The members of one study, once they have begun an epoch."""
+    """The members of one study, once they have begun an epoch.
+
+    ``held`` is told which hospitals' officers have to release an answer, and may raise to give up; without
+    it there is no waiting.
+    """
 
     def __init__(
         self,
@@ -50,8 +55,10 @@ class Federation:
         coordination: Coordination,
         nodes: Mapping[str, int],
         patience: Patience = Patience(),
+        held: Waiting | None = None,
     ) -> None:
         self._way, self._coordination, self._nodes, self._patience = way, coordination, nodes, patience
+        self._held = held
         self._verified = study.privacy.plan == "verified"
         self._names = {node: name for name, node in nodes.items()}
         self._epoch: Epoch | None = None
@@ -91,17 +98,24 @@ class Federation:
         told = self._told(course)
         answers: dict[str, Answers] = {}
         names: Sequence[str] = self.epoch.hospitals
+        pause = _LOOK_S
         while names:
             bodies = self._bodies(self._coordination.steps(due, told, names))
-            names = []
-            replies: dict[Address, Answers | Behind] = self._talk(bodies, Answers, Behind)
-            for (_, node), reply in replies.items():
+            names, waits = [], []
+            for (_, node), reply in _replies(self._way, bodies, self._names, self._patience).items():
                 name = self._names[node]
                 if isinstance(reply, Behind):
                     self._coordination.behind(name, reply.records, told)
                     names.append(name)
+                elif isinstance(reply, Refusal) and reply.code == "held" and self._held is not None:
+                    waits.append(name)
                 else:
-                    answers[name] = reply
+                    answers[name] = _expected(reply, (Answers,), name, "ask")
+            if waits and self._held is not None:
+                self._held(tuple(sorted(waits)))
+                time.sleep(pause)
+                pause = min(1.2 * pause, _SELDOM_S)
+            names += waits
         return self._coordination.opened(due, self.epoch, answers, len(told))
 
     def _told(self, course: Sequence[EpochRecord | StepRecord]) -> list[EpochRecord | StepRecord]:
@@ -159,9 +173,6 @@ def form(grid: Grid, study: Study, transcript: Transcript) -> Federation:
     return agree(way, study, transcript, members)
 
 
-Unconfirmed = Callable[[tuple[str, ...]], None]
-
-
 def agree(
     way: Post,
     study: Study,
@@ -169,13 +180,15 @@ def agree(
     members: Mapping[int, Member],
     patience: Patience = Patience(),
     *,
-    unconfirmed: Unconfirmed | None = None,
+    unconfirmed: Waiting | None = None,
+    held: Waiting | None = None,
 ) -> Federation:
     """Have the members, by node, approve their roster and sign the next epoch, and record both.
 
     A study that has begun goes on with its own roster, of which members may be left out. ``unconfirmed`` is
     told which hospitals' officers have to confirm others before they approve, and may raise to give up;
-    without it there is no waiting. StudyError where a hospital refuses or too few can take part.
+    without it there is no waiting. ``held`` likewise, of officers who have to release an answer. StudyError
+    where a hospital refuses or too few can take part.
     """
     by_name = {member.name: node for node, member in members.items()}
     opening = transcript.opening
@@ -190,7 +203,7 @@ def agree(
             "with; begin anew, with another transcript"
         )
     coordination = _coordination(study, roster, transcript)
-    federation = Federation(way, study, coordination, by_name, patience)
+    federation = Federation(way, study, coordination, by_name, patience, held)
     names = {node: name for name, node in by_name.items()}
     for tried in range(_TRIES):
         _approved(way, coordination, names, patience, unconfirmed)
@@ -206,12 +219,12 @@ def agree(
                 raise
             continue
         break
-    held = coordination.exposed(record, transcript.course, study.privacy.min_hospitals)
-    if held:
+    exposed = coordination.exposed(record, transcript.course, study.privacy.min_hospitals)
+    if exposed:
         raise StudyError(
-            f"with these hospitals, sums would tell of {listed(held)} apart from the others, which their own "
-            "terms (`leave` in policy.toml) don't allow; go on with those that began the study, or leave out "
-            f"{study.privacy.min_hospitals} or more together"
+            f"with these hospitals, sums would tell of {listed(exposed)} apart from the others, which their "
+            "own terms (`leave` in policy.toml) don't allow; go on with those that began the study, or leave "
+            f"out {study.privacy.min_hospitals} or more together"
         )
     transcript.append(Wrapped(record.epoch.digest, coordination.wrapped(record.epoch)))
     transcript.append(record)
@@ -233,7 +246,7 @@ def _approved(
     coordination: Coordination,
     names: Mapping[int, str],
     patience: Patience,
-    unconfirmed: Unconfirmed | None,
+    unconfirmed: Waiting | None,
 ) -> None:
     """Have every hospital approve the roster, again and again where its officer has to confirm others."""
     proposal = encode(RosterProposal(coordination.roster))
@@ -370,6 +383,13 @@ _CODES = {
     "not_in_study": "the approved study does not ask this",
     "trouble": "it has trouble of its own (a full disk, a key or file it cannot read); its log says which",
     "unconfirmed": "its officer has confirmed too few of the hospitals (`wardround hospital confirm`)",
+    "held": "its officer has to release each answer (`wardround hospital releases`)",
+    "declined": "its officer declined to release an answer",
+    "differencing": "its answers would tell of few rows by their difference from others",
+    "max_queries": "its policy allows no more queries of this study (`max_queries`)",
+    "max_queries_month": "its policy allows no more queries this month (`max_queries_month`)",
+    "min_cell": "an analysis would ask sums over fewer than `min_cell` rows",
+    "max_share": "it has so many of the rows that the sum would be nearly its own (`max_share`)",
     "revoked": "its officer has revoked one of the hospitals",
     "leave": "a hospital is left out whose own terms don't allow it, alone or at all (`leave`)",
     "max_epochs": "its policy allows no more changes of the set of hospitals (`max_epochs`)",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import pwd
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from wardround_common.enrolment import check_name, split_address
-from wardround_common.errors import WardroundError
+from wardround_common.errors import ProtocolError, WardroundError
 from wardround_common.files import read_private, write_file, write_private
 from wardround_common.home import Address, Home, Name, Part, make_folders, read_toml, toml_text
+from wardround_common.sealing.identity import Identity
 from wardround_server.certificates import make_ca, make_server, server_fault
+from wardround_server.database import COORDINATOR
 from wardround_server.registry import Registry
 
 CONTROL_PORT = 9091
@@ -31,10 +36,21 @@ class CoordinatorPart(Part):
     database: str = "superlink.db"
 
 
+class AccessPart(Part):
+    """`[access]`.
+
+    ``tokens``: `optional` takes whoever can read the home for an operator, `required` asks for a user's
+    token first.
+    """
+
+    tokens: Literal["optional", "required"] = "optional"
+
+
 class CoordinatorConfig(Part):
     """config.toml of a coordinator."""
 
     coordinator: CoordinatorPart
+    access: AccessPart = AccessPart()
 
 
 class CoordinatorHome(Home):
@@ -42,6 +58,7 @@ class CoordinatorHome(Home):
 
     whose = "coordinator's"
     made_by = "wardround coordinator init"
+    _actor = COORDINATOR
 
     @property
     def ca_key_file(self) -> Path:
@@ -64,6 +81,19 @@ class CoordinatorHome(Home):
         return self.path / "keys" / "server.crt"
 
     @property
+    def audit_key_file(self) -> Path:
+        """The key that signs the audit log's checkpoints."""
+        return self.path / "keys" / "audit.key"
+
+    @property
+    def audit_key(self) -> Identity:
+        """The audit log's key. WardroundError where it can't be had."""
+        try:
+            return Identity.from_pem(read_private(self.audit_key_file))
+        except ProtocolError as error:
+            raise WardroundError(f"{self.audit_key_file}: {error}; restore it from your back-up") from None
+
+    @property
     def log_file(self) -> Path:
         """The log of `coordinator serve`."""
         return self.path / "logs" / "serve.log"
@@ -81,17 +111,35 @@ class CoordinatorHome(Home):
     @cached_property
     def config(self) -> CoordinatorPart:
         """The configuration."""
-        found = read_toml(
-            self.config_file, CoordinatorConfig, "deploy/samples/coordinator-advanced.toml"
-        ).coordinator
+        found = self._config.coordinator
         if not 0 < found.control_port < 1 << 16:
             raise WardroundError(f"{self.config_file}: coordinator.control_port: a port is from 1 to 65535")
         return found
 
+    @property
+    def access(self) -> AccessPart:
+        """Who has to show a token."""
+        return self._config.access
+
+    @cached_property
+    def _config(self) -> CoordinatorConfig:
+        return read_toml(self.config_file, CoordinatorConfig, "deploy/samples/coordinator-advanced.toml")
+
     @cached_property
     def registry(self) -> Registry:
-        """Who was invited and admitted."""
-        return Registry(self.path / "coordinator.db")
+        """Who was invited and admitted, the users, and the audit log."""
+        return Registry(self.path / "coordinator.db", actor=self._actor)
+
+    def act_for(self, actor: str) -> None:
+        """Put what is done from now on down to this one in the audit log."""
+        self._actor = actor
+        if self.has_opened_registry:
+            self.registry.actor = actor
+
+    @property
+    def has_opened_registry(self) -> bool:
+        """Whether the registry is open, which it is from when it was needed."""
+        return "registry" in self.__dict__
 
     @property
     def database(self) -> str:
@@ -140,6 +188,8 @@ def make_home(
     key, certificate = make_ca(name)
     write_private(home.ca_key_file, key)
     write_file(home.ca_file, certificate)
+    if not home.audit_key_file.exists():  # a registry that is there still may hold what it signed
+        write_private(home.audit_key_file, Identity.generate().to_pem())
     lines = [
         "[coordinator]",
         f"name = {toml_text(name)}",
@@ -151,9 +201,18 @@ def make_home(
     ]
     write_file(home.config_file, "\n".join(lines))
     home.renew_certificate()
+    home.registry.audit("init", detail=f"audit key {home.audit_key.public.hex()}", actor=owner())
     home.registry.close()
     del home.registry
     return home
+
+
+def owner() -> str:
+    """Return what the audit log calls whoever uses the home's files and shows no token."""
+    try:
+        return f"home:{pwd.getpwuid(os.geteuid()).pw_name}"
+    except KeyError:  # a container's user may have no name
+        return f"home:{os.geteuid()}"
 
 
 def _certificate(path: Path) -> bytes:

@@ -24,7 +24,7 @@ from wardround_server.home import CoordinatorHome
 from wardround_server.publish import published
 from wardround_server.result import Clock, StudyResult
 from wardround_server.shipped import study_file
-from wardround_server.studies import STOP, UNCONFIRMED, Order, Status, StudyFolder, enter, find
+from wardround_server.studies import HELD, STOP, UNCONFIRMED, Order, Status, StudyFolder, enter, find
 from wardround_server.transcript import Transcript
 
 app = ServerApp()
@@ -93,6 +93,10 @@ class _Reporter:
         declined = dict.fromkeys(names, UNCONFIRMED)
         self._tell(state="gathering", waiting=(), absent=(), declined=declined)
 
+    def held(self, names: tuple[str, ...]) -> None:
+        self._heed()
+        self._tell(state="running", waiting=(), declined=dict.fromkeys(names, HELD))
+
     def opened(self, progress: Progress) -> None:
         now = time.monotonic()
         done = progress.step + 1
@@ -145,7 +149,9 @@ def _conduct(grid: Grid, home: CoordinatorHome, folder: StudyFolder) -> None:
         joined = gather(way, study, transcript, home.registry.hospitals, terms, reporter.gathered)
         reporter.names = {node: member.name for node, member in joined.items()}
         patience = Patience(deadline_s=order.deadline_s, waiting=reporter.waiting)
-        members = agree(way, study, transcript, joined, patience, unconfirmed=reporter.unconfirmed)
+        members = agree(
+            way, study, transcript, joined, patience, unconfirmed=reporter.unconfirmed, held=reporter.held
+        )
         clock = Clock(reporter.opened)
         findings = run_study(study, transcript, members, clock)
         result = StudyResult(study, published(study, transcript, findings, clock.seconds), findings)

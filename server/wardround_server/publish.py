@@ -1,9 +1,6 @@
-"""What becomes public: every figure of results.json passes here, under one set of small-cell rules.
+"""What becomes public: every figure of results.json passes here, by the rules of ``disclosure``.
 
-A count above zero and below ``min_cell`` (11 by default, the rule of the US Centers for Medicare and
-Medicaid Services) is not shown, and where its row's total would give it away the next smallest count
-goes too. A tabulated count needs two contributing hospitals. Three states are told apart: a value, a
-null (suppressed), and ``"state": "refused"``.
+Report, console, model cards and logs show what stands in results.json, and nothing else.
 """
 
 from __future__ import annotations
@@ -11,43 +8,18 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from wardround_common.analyses.evaluate import published_all
 from wardround_common.analyses.flow import LABEL
+from wardround_common.disclosure import Rules, disclosed
 from wardround_common.models import Model
 from wardround_common.plan import MODELS, Finding, Findings
 from wardround_common.study import Study
 from wardround_server.transcript import Transcript
 
 _TOLD = ("flwr", "numpy", "scikit-learn")
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The small-cell rules; see ``wardround_common.analysis.SmallCells``."""
-
-    min_cell: int
-
-    def count(self, count: int) -> int | None:
-        """Return the count, or None where 0 < count < min_cell."""
-        return None if 0 < count < self.min_cell else count
-
-    def counts(self, counts: Sequence[int], hospitals: Sequence[int] | None = None) -> list[int | None]:
-        """Return a row of counts with known total, some as None; what is None adds up to ``min_cell``."""
-        found = list(hospitals) if hospitals is not None else [2] * len(counts)
-        shown = [
-            None if n < 2 and count else self.count(count) for count, n in zip(counts, found, strict=True)
-        ]
-        while None in shown:
-            hidden = [count for count, one in zip(counts, shown, strict=True) if one is None]
-            rest = [(count, i) for i, count in enumerate(counts) if shown[i]]
-            if not rest or (len(hidden) > 1 and sum(hidden) >= self.min_cell):
-                break
-            shown[min(rest)[1]] = None
-        return shown
 
 
 def publish(
@@ -63,8 +35,8 @@ def publish(
     ``abstaining``: by analysis, the hospitals that had fewer than ``min_rows`` usable rows for it;
     ``left_out``: those that were in the study and no longer when it was computed.
     """
-    rules = Rules(study.privacy.min_cell)
-    return {
+    rules = Rules(study.privacy.min_cell, study.privacy.round_to)
+    results = {
         "study": study.name,
         "title": study.title,
         "wardround": version("wardround"),
@@ -80,6 +52,7 @@ def publish(
         },
         "manifest": json.loads(study.manifest()),
     }
+    return disclosed(results, rules)
 
 
 def published(

@@ -1,26 +1,21 @@
 """coordinator.db: which hospitals were invited and admitted, with which keys.
 
-SQLite in WAL, since the listener and the officer's commands open it at the same time. Each change is one
-transaction that takes the write lock before it reads, so a token admits one enrolment whoever races for it.
-Of tokens only SHA-256 is kept. A key that was ever admitted stays with its entry: a revoked one never comes
-back, under whatever name.
+A token admits one enrolment, whoever races for it; only its SHA-256 is kept. A key that was ever admitted
+stays with its entry: a revoked one never comes back, under whatever name. Each change has its entry in the
+audit log.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import sqlite3
-import stat
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from wardround_common.audit.log import SCHEMA
 from wardround_common.enrolment import (
     LATEST,
     PROTOCOL,
@@ -32,12 +27,11 @@ from wardround_common.enrolment import (
 from wardround_common.errors import ProtocolError, WardroundError, did_you_mean
 from wardround_common.sealing.roster import fingerprint
 from wardround_common.words import words
+from wardround_server.database import COORDINATOR, Database
 
 State = Literal["admitted", "revoked", "left"]
 
-_APPLICATION: Final = 0x57524F43  # "WROC" in the file's header, so that another program's database is told
-_VERSION: Final = 1
-_SCHEMA: Final = (
+_FIRST: Final = (
     """create table invitations (
         token_hash blob primary key, hospital text not null, made_at integer not null,
         expires integer not null, used_by blob) without rowid""",
@@ -47,9 +41,14 @@ _SCHEMA: Final = (
         admitted_at integer not null, stock integer not null)""",
     # A name may have many entries, one for each pair of keys, but one that is admitted.
     "create unique index one_admitted on hospitals (name) where state = 'admitted'",
-    f"pragma application_id = {_APPLICATION}",
-    f"pragma user_version = {_VERSION}",
 )
+_SECOND: Final = (
+    """create table users (
+        name text primary key, role text not null, token_hash blob not null unique, made_at integer not null,
+        expires integer not null, revoked_at integer) without rowid""",
+    *SCHEMA,
+)
+_VERSIONS: Final = (_FIRST, _SECOND)
 _SELECT: Final = "select name, identity, node_key, state, node_id, admitted_at, stock from hospitals"
 
 
@@ -81,31 +80,11 @@ class HospitalRecord:
         return enrolment_digest(self.name, self.identity, self.node_key)
 
 
-class Registry:
+class Registry(Database):
     """One coordinator's coordinator.db. ``busy_s`` is how long to wait while another process writes."""
 
-    def __init__(self, path: Path, busy_s: float = 10.0) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        _make(path)
-        deadline = time.monotonic() + busy_s
-        while True:
-            try:
-                self._db = _opened(path, busy_s)
-                return
-            except sqlite3.Error as error:
-                # Two processes that turn a new file to WAL at once are told "locked" without waiting.
-                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise _failed(path, _code(error), error) from None
-                time.sleep(0.02)
-
-    def __repr__(self) -> str:
-        return "Registry(...)"
-
-    def close(self) -> None:
-        """Close the database."""
-        with self._lock:
-            self._db.close()
+    def __init__(self, path: Path, busy_s: float = 10.0, actor: str = COORDINATOR) -> None:
+        super().__init__(path, _VERSIONS, busy_s, actor)
 
     def invite(self, hospital: str, expires: int, now: float, again: bool = False) -> str:
         """Return a new one-time token, 256 bits, for a hospital's name; only its hash is kept.
@@ -117,14 +96,15 @@ class Registry:
         if not now < expires <= LATEST:
             raise WardroundError("an invitation has to expire in the future, before the year 10000")
         token = secrets.token_urlsafe(32)
-        with self._transaction() as db:
+        with self.transaction() as db:
             if not again:
                 self._check_free(db, hospital, now)
             db.execute("delete from invitations where hospital = ? and used_by is null", (hospital,))
             db.execute(
                 "insert into invitations (token_hash, hospital, made_at, expires) values (?, ?, ?, ?)",
-                (_hashed(token), hospital, int(now), expires),
+                (hashed(token), hospital, int(now), expires),
             )
+            self.note("invite", detail=f"{hospital}, until {day(expires)}")
         return token
 
     def _check_free(self, db: sqlite3.Connection, hospital: str, now: float) -> None:
@@ -146,9 +126,9 @@ class Registry:
         The same keys with the same token are admitted again without a change, for the reply may have been
         lost on its way; a refusal leaves the token as it was.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             invitation = db.execute(
-                "select hospital, expires, used_by from invitations where token_hash = ?", (_hashed(token),)
+                "select hospital, expires, used_by from invitations where token_hash = ?", (hashed(token),)
             ).fetchone()
             if invitation is None:
                 raise EnrolmentRefused("token_unknown")
@@ -162,35 +142,41 @@ class Registry:
                 return record
             if now >= expires:
                 raise EnrolmentRefused("token_expired")
-            return _admit(db, enrolment, now, stock=False)
+            record = _admit(db, enrolment, now, stock=False)
+            self.note("enrol", detail=_named(record), actor=f"hospital:{hospital}")
+            return record
 
     def admit(self, enrolment: Enrolment, now: float, stock: bool = False) -> HospitalRecord:
         """Admit a hospital whose words an officer has compared. EnrolmentRefused as in ``enrol``.
 
         An open invitation of that name then counts as used by these keys.
         """
-        with self._transaction() as db:
-            return _admit(db, enrolment, now, stock)
+        with self.transaction() as db:
+            record = _admit(db, enrolment, now, stock)
+            self.note("admit", detail=_named(record))
+            return record
 
     def revoke(self, name: str) -> None:
         """Bar a hospital's keys for good and withdraw its invitation. WardroundError for an unknown name."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             self._check_known(db, name)
             db.execute("update hospitals set state = 'revoked' where name = ?", (name,))
             db.execute("delete from invitations where hospital = ? and used_by is null", (name,))
+            self.note("revoke", detail=name)
 
     def leave(self, name: str) -> None:
         """Note that an admitted hospital has left; invited again, it may come back with the same keys."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             self._check_known(db, name)
             db.execute("update hospitals set state = 'left' where name = ? and state = 'admitted'", (name,))
             db.execute("delete from invitations where hospital = ? and used_by is null", (name,))
+            self.note("leave", detail=name)
 
     def set_node_id(self, name: str, node_id: int | None) -> None:
         """Note under which number Flower knows an admitted hospital's node. WardroundError if none is."""
         if node_id is not None and not 0 <= node_id < 2**64:
             raise ValueError("a node's number has 64 bits")
-        with self._transaction() as db:
+        with self.transaction() as db:
             self._check_known(db, name)
             try:
                 changed = db.execute(
@@ -204,19 +190,19 @@ class Registry:
 
     def hospitals(self) -> list[HospitalRecord]:
         """Return all entries by name, those of one name in the order in which they were made."""
-        with self._transaction("deferred") as db:
+        with self.transaction("deferred") as db:
             return _records(db, "order by name, seq")
 
     def by_node_id(self, node_id: int) -> HospitalRecord | None:
         """Return the entry of a node's number, in whatever state, or None."""
         if not 0 <= node_id < 2**64:
             return None
-        with self._transaction("deferred") as db:
+        with self.transaction("deferred") as db:
             return next(iter(_records(db, "where node_id = ?", _signed(node_id))), None)
 
     def invitations(self) -> list[Invitation]:
         """Return the invitations that nobody has used, also those that have expired, by name."""
-        with self._transaction("deferred") as db:
+        with self.transaction("deferred") as db:
             rows = db.execute(
                 "select hospital, made_at, expires from invitations where used_by is null order by hospital"
             ).fetchall()
@@ -228,22 +214,6 @@ class Registry:
         }
         if name not in known:
             raise WardroundError(f"no hospital is named {ascii(name)[:80]}{did_you_mean(name, known)}")
-
-    @contextmanager
-    def _transaction(self, kind: str = "immediate") -> Iterator[sqlite3.Connection]:
-        """Commit what is done within, or nothing of it. WardroundError if the database fails."""
-        with self._lock:
-            try:
-                self._db.execute(f"begin {kind}")
-                try:
-                    yield self._db
-                    self._db.execute("commit")
-                except BaseException:
-                    if self._db.in_transaction:  # where the disk is full, SQLite has rolled back itself
-                        self._db.execute("rollback")
-                    raise
-            except sqlite3.Error as error:
-                raise _failed(self._path, _code(error), error) from None
 
 
 def _admit(db: sqlite3.Connection, enrolment: Enrolment, now: float, stock: bool) -> HospitalRecord:
@@ -312,90 +282,16 @@ def _signed(node_id: int) -> int:
     return node_id - 2**64 if node_id >= 2**63 else node_id
 
 
-def _hashed(token: str) -> bytes:
+def _named(record: HospitalRecord) -> str:
+    return f"{record.name} {record.digest.hex()}{', stock SuperNode' if record.stock else ''}"
+
+
+def day(at: int) -> str:
+    """Return the day, in UTC, of unix seconds."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
+
+
+def hashed(token: str) -> bytes:
+    """Return what is kept of a token."""
     # A token is 256 random bits: its plain hash can't be searched, and a lookup's time tells nothing.
     return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
-
-
-def _make(path: Path) -> None:
-    """Create the file with mode 0600, or take from group and others what one that exists gives them."""
-    try:
-        try:
-            # An existing file is not opened here: closing it would drop this process's locks on it.
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:
-            found = path.stat()
-            is_file = stat.S_ISREG(found.st_mode)
-            if is_file and 0 < found.st_size < 512:  # SQLite would take it for empty and write over it
-                raise _failed(path, sqlite3.SQLITE_NOTADB) from None
-            if is_file and found.st_mode & 0o077:
-                path.chmod(0o600)
-    except OSError as error:
-        raise WardroundError(
-            f"{path}: the coordinator's database cannot be opened ({error.strerror}); "
-            "check the folder and who may write to it"
-        ) from None
-
-
-def _opened(path: Path, busy_s: float) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=busy_s, check_same_thread=False, isolation_level=None)
-    try:
-        db.execute("pragma synchronous = full")
-        db.execute("begin")
-        new = _is_new(db, path)
-        db.execute("commit")
-        if new:
-            db.execute("pragma journal_mode = wal")
-            db.execute("begin immediate")
-            if _is_new(db, path):  # nobody was faster
-                for statement in _SCHEMA:
-                    db.execute(statement)
-            db.execute("commit")
-    except UnicodeDecodeError:  # a schema that is no text
-        db.close()
-        raise _failed(path, sqlite3.SQLITE_NOTADB) from None
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _is_new(db: sqlite3.Connection, path: Path) -> bool:
-    """Tell whether the database is empty. WardroundError unless it is, or is a registry of this version.
-
-    To be called in a transaction, so that all of it is from one moment.
-    """
-    application, version, tables = (
-        db.execute(what).fetchone()[0]
-        for what in ("pragma application_id", "pragma user_version", "select count(*) from sqlite_master")
-    )
-    if not (application or version or tables):
-        return True
-    if application != _APPLICATION:
-        raise WardroundError(
-            f"{path}: this is another program's database; choose the coordinator's own folder"
-        )
-    if version != _VERSION:
-        raise WardroundError(f"{path}: written by another version of Wardround ({version}); update this one")
-    return False
-
-
-_ADVICE: Final = {
-    sqlite3.SQLITE_BUSY: "is locked by another process; wait for that to end and try again",
-    sqlite3.SQLITE_LOCKED: "is locked by another process; wait for that to end and try again",
-    sqlite3.SQLITE_READONLY: "cannot be written; check who owns it and its folder",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check who owns it and its folder",
-    sqlite3.SQLITE_FULL: "cannot be written, the disk is full; make room and try again",
-    sqlite3.SQLITE_NOTADB: "is no database; choose the coordinator's own folder, or restore a copy",
-    sqlite3.SQLITE_CORRUPT: "is damaged; restore a copy",
-}
-
-
-def _code(error: sqlite3.Error) -> int:
-    """Return SQLite's primary code, 0 if the error is not SQLite's own."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _failed(path: Path, code: int, said: object = "") -> WardroundError:
-    advice = _ADVICE.get(code, f"cannot be used ({said}); check the disk and try again")
-    return WardroundError(f"{path}: the coordinator's database {advice}")

@@ -19,6 +19,8 @@ from dataclasses import replace
 from wardround_common.enrolment import split_address
 from wardround_common.errors import LinkError, WardroundError
 from wardround_common.home import LOG, VARIABLE, locked, write_status
+from wardround_server.access import without_token
+from wardround_server.auditing import Watch, sign
 from wardround_server.grid.control import Control, direct_loopback
 from wardround_server.grid.superlink import LOOPBACK, bound
 from wardround_server.home import CoordinatorHome
@@ -26,6 +28,7 @@ from wardround_server.studies import ENDED, RUN, STOP, StudyFolder, folders
 
 _LOOK_S = 0.5
 _SYNC_S = 2.0
+_SIGN_S = 60.0
 _STARTS_S = 20.0  # how long a run may take until it conducts
 _BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 _STOPS_S = 8.0
@@ -44,6 +47,7 @@ class Supervisor:
         self._failures = 0
         self._wait_until = 0.0
         self._synced_at = 0.0
+        self._watch, self._signed_at = Watch(home), -_SIGN_S
         self._runs: dict[str, _Run] = {}
         self._broken: set[str] = set()  # studies whose files cannot be read
         self._said, self._told_at = "", 0.0
@@ -90,6 +94,9 @@ class Supervisor:
                 self._synced_at = time.monotonic()
             for folder in folders(self._home.studies):
                 self._attend(control, folder)
+            if time.monotonic() - self._signed_at > _SIGN_S:
+                self._signed_at = time.monotonic()
+                sign(self._home)
         except LinkError as error:
             if time.monotonic() - self._begun_at > _STARTS_S:  # else it is starting
                 self._tell("trouble", str(error))
@@ -118,7 +125,7 @@ class Supervisor:
 
     def _started(self) -> subprocess.Popen[bytes]:
         direct_loopback()
-        environment = os.environ | {
+        environment = without_token(os.environ) | {
             VARIABLE: str(self._home.path.absolute()),
             "FLWR_HOME": str(self._home.flower_home.absolute()),
             "FLWR_TELEMETRY_ENABLED": "0",
@@ -167,6 +174,7 @@ class Supervisor:
             self._broken.add(folder.name)
             return
         self._broken.discard(folder.name)
+        self._watch.look(folder, status)  # what can't be audited is not gone on with
         run = self._runs.setdefault(folder.name, _Run())
         if run.ordered_at != order.ordered_at:  # the operator has spoken: no grudges
             run.ordered_at, run.failures, run.wait_until = order.ordered_at, 0, 0.0

@@ -17,9 +17,10 @@ from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 
 from wardround_client.app import Node, client_app
+from wardround_client.decision import approve_study
 from wardround_client.gate import Policy
 from wardround_client.reader import read
-from wardround_client.session import Session, approve_study
+from wardround_client.session import Session
 from wardround_client.sources import Table, of_frame, open_table
 from wardround_client.store import NodeStore
 from wardround_common.cohort import Cohort

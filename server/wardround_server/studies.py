@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,11 +15,13 @@ from wardround_common.analysis import OnModelSpec
 from wardround_common.errors import ProtocolError, StudyError, WardroundError, did_you_mean, listed
 from wardround_common.files import write_file
 from wardround_common.home import is_locked, locked, read_status, write_status
+from wardround_common.sealing.epoch import Epoch
 from wardround_common.study import Study, read_manifest
 from wardround_server.transcript import read_transcript
 
 RUN, STOP = "run", "stop"
 UNCONFIRMED = "unconfirmed"  # the code of a hospital whose officer has to confirm others
+HELD = "held"  # the code of a hospital whose officer has to release each answer
 ENDED = ("finished", "failed", "stopped")
 _NAMES = ("asked", "joined", "waiting", "absent", "without")  # tuples, which JSON has as lists
 
@@ -99,10 +101,19 @@ class StudyFolder:
     @property
     def begun_by(self) -> tuple[str, ...]:
         """The hospitals of its roster, by name; none before they have agreed on one."""
-        if not self.transcript.exists() or not self.transcript.stat().st_size:
+        if not self._has_begun:
             return ()
         opening = read_transcript(self.transcript).opening
         return () if opening is None else opening.roster.names
+
+    @property
+    def epochs(self) -> list[Epoch]:
+        """The epochs that its hospitals began, in order. WardroundError if its transcript can't be read."""
+        return [one.epoch for one in read_transcript(self.transcript).epochs] if self._has_begun else []
+
+    @property
+    def _has_begun(self) -> bool:
+        return self.transcript.exists() and self.transcript.stat().st_size > 0
 
     def command(self, order: Order) -> None:
         """Note what the operator wants. WardroundError where it can't be written."""
@@ -154,29 +165,40 @@ def find(studies: Path, name: str) -> StudyFolder:
     return found[name]
 
 
-def enter(studies: Path, study: Study, order: Order, again: bool = False) -> StudyFolder:
+Begins = Callable[[StudyFolder, str], object]  # is called with `launch` or `relaunch` before anything changes
+
+
+def enter(
+    studies: Path,
+    study: Study,
+    order: Order,
+    again: bool = False,
+    begins: Begins = lambda folder, event: None,
+) -> StudyFolder:
     """Make a study's folder, or take up the one it has. StudyError if another version has begun there.
 
     ``again``: put what is there aside, under a name with the time, and begin anew.
     """
-    folder = StudyFolder(studies / study.name)
+    folder, anew = StudyFolder(studies / study.name), False
     if folder.path.exists():
         if folder.is_running:
             raise StudyError(
                 f"{study.name}: runs now; see `wardround coordinator status {study.name}`, or stop it first"
             )
-        if again:
-            shutil.move(folder.path, studies / f".{study.name}.{time.strftime('%Y%m%dT%H%M%S')}")
-        elif folder.study.manifest() != study.manifest():
+        anew = again
+        if not anew and folder.study.manifest() != study.manifest():
             raise StudyError(
                 f"{study.name}: another version of it was launched before; give this one another name, or "
                 "put the other aside with --again"
             )
-        elif folder.status.state == "finished":
+        if not anew and folder.status.state == "finished":
             raise StudyError(
                 f"{study.name}: finished; see `wardround coordinator results {study.name}`, "
                 "or run it anew with --again"
             )
+    begins(folder, "relaunch" if anew else "launch")
+    if anew:
+        shutil.move(folder.path, studies / f".{study.name}.{time.strftime('%Y%m%dT%H%M%S')}")
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_file(folder._manifest, study.manifest())
     folder.command(order)

@@ -17,11 +17,20 @@ from wardround_common.errors import StudyError, WardroundError, did_you_mean, li
 from wardround_common.files import check_absent, write_file
 from wardround_common.home import is_locked, read_status
 from wardround_common.study import parse_study, read_study
-from wardround_server.command_options import HomeOption, JsonOption, StudyArgument, say, say_json
+from wardround_server.auditing import Watch, named, results_digest
+from wardround_server.command_options import (
+    HomeOption,
+    JsonOption,
+    StudyArgument,
+    acting,
+    say,
+    say_json,
+)
 from wardround_server.home import CoordinatorHome
 from wardround_server.shipped import study_file
 from wardround_server.studies import (
     ENDED,
+    HELD,
     RUN,
     STOP,
     UNCONFIRMED,
@@ -67,14 +76,19 @@ def launch_command(
 
       wardround coordinator launch study.yaml --quorum 5 --wait 3600
     """
-    opened = CoordinatorHome.open(home)
     checked = read_study(study_file(study))
-    if quorum is not None and quorum < checked.privacy.min_hospitals:
-        raise StudyError(
-            f"--quorum {quorum}: the study asks for {checked.privacy.min_hospitals} hospitals at least "
-            "(`privacy.min_hospitals`)"
-        )
-    folder = enter(opened.studies, checked, Order(RUN, quorum, wait, deadline), again)
+    with acting(home, "launch", checked.name) as opened:
+        if quorum is not None and quorum < checked.privacy.min_hospitals:
+            raise StudyError(
+                f"--quorum {quorum}: the study asks for {checked.privacy.min_hospitals} hospitals at least "
+                "(`privacy.min_hospitals`)"
+            )
+
+        def begins(folder: StudyFolder, event: str) -> None:
+            Watch(opened).look(folder, folder.status)
+            opened.registry.audit(event, checked.name, f"study sha256:{checked.digest.hex()}")
+
+        folder = enter(opened.studies, checked, Order(RUN, quorum, wait, deadline), again, begins)
     if not is_locked(opened.lock_file):
         sys.stderr.write(
             "note: the coordinator does not run; the study begins when it does: wardround coordinator serve\n"
@@ -103,7 +117,8 @@ def status_command(
 
       wardround coordinator status heart-disease --watch
     """
-    opened = CoordinatorHome.open(home)
+    with acting(home, "status", study or "") as opened:
+        pass
     if study is not None:
         folder = find(opened.studies, study)
         if watch:
@@ -137,10 +152,13 @@ def stop_command(study: StudyArgument, home: HomeOption = None) -> None:
     Example:
       wardround coordinator stop heart-disease
     """
-    folder = find(CoordinatorHome.open(home).studies, study)
-    if folder.status.state in ENDED:
-        raise StudyError(f"{study}: {folder.status.state} already")
-    folder.command(replace(folder.order, wanted=STOP))
+    with acting(home, "stop", study) as opened:
+        folder = find(opened.studies, study)
+        if folder.status.state in ENDED:
+            raise StudyError(f"{study}: {folder.status.state} already")
+        order = replace(folder.order, wanted=STOP)
+        opened.registry.audit("stop", study)
+        folder.command(order)
     say(f"`{study}` stops. To go on: wardround coordinator resume {study}")
 
 
@@ -168,16 +186,18 @@ def resume_command(
 
       wardround coordinator resume heart-disease --without north
     """
-    opened = CoordinatorHome.open(home)
-    folder = find(opened.studies, study)
-    if folder.status.state == "finished":
-        raise StudyError(f"{study}: finished already; see wardround coordinator results {study}")
-    order = folder.order
-    if without or back:
-        order = replace(order, without=_left_out(opened, folder, order, without or [], back or []))
-    folder.command(replace(order, wanted=RUN))
-    if not folder.is_running:
-        folder.tell(replace(folder.status, state="launched", why="", declined={}, without=order.without))
+    with acting(home, "leave out" if without or back else "resume", study) as opened:
+        folder = find(opened.studies, study)
+        if folder.status.state == "finished":
+            raise StudyError(f"{study}: finished already; see wardround coordinator results {study}")
+        order = folder.order
+        if without or back:
+            order = replace(order, without=_left_out(opened, folder, order, without or [], back or []))
+        Watch(opened).look(folder, folder.status)
+        opened.registry.audit("resume", study, f"without {named(order.without)}" if order.without else "")
+        folder.command(replace(order, wanted=RUN))
+        if not folder.is_running:
+            folder.tell(replace(folder.status, state="launched", why="", declined={}, without=order.without))
     if follow:
         _follow(folder, False)
     else:
@@ -228,12 +248,15 @@ def results_command(
 
       wardround coordinator results heart-disease --out heart
     """
-    folder = find(CoordinatorHome.open(home).studies, study)
-    place = folder.results / "results.json"
-    if folder.status.state != "finished" or not place.exists():
-        raise StudyError(f"{study}: no results yet; {_told(folder.status)}")
+    with acting(home, "results", study) as opened:
+        folder = find(opened.studies, study)
+        place = folder.results / "results.json"
+        if folder.status.state != "finished" or not place.exists():
+            raise StudyError(f"{study}: no results yet; {_told(folder.status)}")
+        if out is not None:
+            check_absent([out / one.name for one in folder.results.iterdir()], force)
+        opened.registry.audit("results" if out is None else "export", study, results_digest(folder))
     if out is not None:
-        check_absent([out / one.name for one in folder.results.iterdir()], force)
         try:
             shutil.copytree(folder.results, out, dirs_exist_ok=True)
         except (OSError, shutil.Error) as error:
@@ -270,13 +293,15 @@ def _told(status: Status) -> str:
             parts.append(f"if it stays away: wardround coordinator resume {status.study} --without NAME")
     if status.without:
         parts.append(f"{listed(status.without)} left out")
-    parts += [f"`{name}` declines ({code})" for name, code in status.declined.items() if code != UNCONFIRMED]
-    unsure = [name for name, code in status.declined.items() if code == UNCONFIRMED]
-    if unsure:
-        parts.append(
-            f"waiting for the officers of {listed(unsure)}, who have to confirm other hospitals "
-            "(there: wardround hospital members)"
-        )
+    waits = {
+        UNCONFIRMED: "confirm other hospitals (there: wardround hospital members)",
+        HELD: "release an answer (there: wardround hospital releases)",
+    }
+    parts += [f"`{name}` declines ({code})" for name, code in status.declined.items() if code not in waits]
+    for code, what in waits.items():
+        officers = [name for name, said in status.declined.items() if said == code]
+        if officers:
+            parts.append(f"waiting for the officers of {listed(officers)}, who have to {what}")
     if status.why:
         parts.append(status.why)
     return "; ".join(parts)

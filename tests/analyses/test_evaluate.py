@@ -39,13 +39,13 @@ from tests.support import (
     tables_of,
 )
 from wardround_common.analyses.evaluate import Evaluation
+from wardround_common.disclosure import Rules
 from wardround_common.errors import StudyError
 from wardround_common.evaluation.bands import MOST_STEPS, Band, Bands, Step, curves, cut
 from wardround_common.evaluation.scores import CELLS
 from wardround_common.evaluation.subgroups import Division, Subgroup
 from wardround_common.plan import Findings
 from wardround_common.study import Study
-from wardround_server.publish import Rules
 
 PREDICTORS = ["age", "chol", "sex", "cp"]
 LOGISTIC = {"kind": "logistic", "predictors": PREDICTORS}

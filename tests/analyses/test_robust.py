@@ -32,8 +32,9 @@ from tests.analyses.contract import cut
 from tests.analyses.test_processors import ROOT, dispatched
 from tests.support import cohort_of, layout_of, published, study_data, vector_of
 from wardround_client.app import Node, client_app
+from wardround_client.decision import approve_study
 from wardround_client.gate import Policy
-from wardround_client.session import Session, approve_study
+from wardround_client.session import Session
 from wardround_client.store import NodeStore
 from wardround_common.alone import alone
 from wardround_common.analyses.fedavg import ROBUST, FedAvgFit, ShareQuery, UpdateQuery

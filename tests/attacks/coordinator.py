@@ -13,8 +13,9 @@ import pytest
 from tests.analyses.contract import cohorts, driven
 from tests.support import study_of
 from wardround_client.app import Node
+from wardround_client.decision import approve_study
 from wardround_client.gate import Policy
-from wardround_client.session import CONFIRMED, CONFIRMED_BYTES, Session, approve_study
+from wardround_client.session import CONFIRMED, CONFIRMED_BYTES, Session
 from wardround_client.store import NodeStore
 from wardround_common import messages as say
 from wardround_common.analyses.flow import LABEL

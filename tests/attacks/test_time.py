@@ -14,8 +14,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -42,7 +42,7 @@ from wardround_client.approval import approve, take_up
 from wardround_client.gate import Policy
 from wardround_client.home import HospitalHome, make_home
 from wardround_client.session import Session
-from wardround_client.snapshot import read_snapshot, write_snapshot
+from wardround_client.snapshot import digest_of, read_snapshot, write_snapshot
 from wardround_client.store import NodeStore
 from wardround_common import messages as say
 from wardround_common.cohort import Cohort
@@ -107,14 +107,14 @@ class Dying(NodeStore):
     writes_left: int | None = None
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         if self.writes_left is not None:
             self.writes_left -= 1
             if self.writes_left < 0:
                 self.writes_left = None
                 raise Killed
-        with super()._transaction():
-            yield
+        with super().transaction() as db:
+            yield db
 
 
 def survived(coordinator: Coordinator, name: str, act: Callable[[], object]) -> int:
@@ -330,7 +330,7 @@ def test_answers_that_a_put_back_database_lacks_are_the_same_once_more(paths: tu
 def pinned(home: HospitalHome) -> Cohort:
     """Return the rows that lie in a home, whichever were approved."""
     file = home.snapshot_file(STUDY.digest)
-    return read_snapshot(file, STUDY.dictionary, hashlib.sha256(file.read_bytes()).digest())
+    return read_snapshot(file, STUDY.dictionary, digest_of(file.read_bytes(), home.row_key), home.row_key)
 
 
 def of_home(path: Path) -> tuple[Coordinator, HospitalHome]:
@@ -397,10 +397,10 @@ def test_a_node_that_died_between_pinning_rows_and_approving_is_not_taken_up(tmp
     coordinator, home = of_home(tmp_path)
     cohort = pinned(home)
     other = dataclasses.replace(cohort, columns={**cohort.columns, "age": cohort.columns["age"][::-1]})
-    write_snapshot(home.snapshot_file(STUDY.digest), other)
+    write_snapshot(home.snapshot_file(STUDY.digest), other, home.row_key)
     with pytest.raises(WardroundError, match="approve it once more"):
         taken_up(home)
-    write_snapshot(home.snapshot_file(STUDY.digest), cohort)
+    write_snapshot(home.snapshot_file(STUDY.digest), cohort, home.row_key)
     coordinator.sessions["h01"] = taken_up(home)
     assert coordinator.advance(), "of the rows that were pinned it goes on"
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench import foundation, mainjob, network, sealing
+from tests.bench import foundation, governance, mainjob, network, sealing
 from tests.bench.measure import Part
 
 PARTS: dict[str, Part] = {
     "foundation": foundation.figures,
+    "governance": governance.figures,
     "mainjob": mainjob.figures,
     "network": network.figures,
     "sealing": sealing.figures,

@@ -24,12 +24,14 @@ from tests.fuzz.edits import Script, edited_bytes, edited_json, edited_record
 from tests.fuzz.target import scripted, target
 from tests.fuzz.world import VICTIM, small, wide
 from tests.support import layout_of, patients
+from wardround_client import ledger
 from wardround_client.gate import Policy, read_policy
 from wardround_client.home import CoordinatorPart, HospitalConfig
 from wardround_client.predict import _loaded, _predicted, _read
 from wardround_client.reader import read
+from wardround_client.rowsets import is_cleared
 from wardround_client.session import Session
-from wardround_client.snapshot import read_snapshot, write_snapshot
+from wardround_client.snapshot import digest_of, read_snapshot, write_snapshot
 from wardround_client.sources import Table, of_frame, open_csv, open_parquet
 from wardround_client.store import NodeStore
 from wardround_common.analyses.flow import LABEL, usable_rows
@@ -187,7 +189,7 @@ def _snapshot() -> bytes:
 
 def _pinned(content: bytes) -> None:
     """A cohort that is taken up is the one that was pinned, and can be asked."""
-    study, pinned = small().study, hashlib.sha256(_snapshot()).digest()
+    study, pinned = small().study, digest_of(_snapshot())
     cohort = read_snapshot(_file("pinned.npz", content), study.dictionary, pinned)
     assert content == _snapshot()
     for spec in study.analyses:
@@ -298,6 +300,11 @@ def _opened_store(content: bytes) -> None:
             look()
         store.met()
         store.had(store.audit_head())
+        for record in store.studies():
+            store.held(record.digest)
+            ledger.queries(store, record.digest, NOW)
+            is_cleared(store, record.digest, record.cohort or b"")
+        store.log(lambda log: log.verify(world.identities[VICTIM].public))
         cohort, policy = world.cohorts[VICTIM], Policy.of(world.study)
         session = Session(
             *(VICTIM, world.identities[VICTIM], policy, store, world.study, cohort), everyone=True

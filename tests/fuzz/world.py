@@ -14,8 +14,9 @@ from typing import Any
 
 from tests.support import cohort_of, study_of, tables_of
 from wardround_client.app import Node
+from wardround_client.decision import approve_study
 from wardround_client.gate import Policy
-from wardround_client.session import Session, approve_study
+from wardround_client.session import Session
 from wardround_client.store import NodeStore, StudyRecord
 from wardround_common import messages as say
 from wardround_common.analyses.flow import LABEL

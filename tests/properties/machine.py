@@ -16,8 +16,9 @@ import numpy as np
 from tests.properties.truth import direct, labels_of, told_of, true_sum
 from tests.support import cohort_of, layout_of, patients, study_of, vector_of
 from wardround_client.app import Node
+from wardround_client.decision import approve_study
 from wardround_client.gate import Policy
-from wardround_client.session import BEHIND, CONFIRMED, CONFIRMED_BYTES, KEPT, Session, approve_study
+from wardround_client.session import BEHIND, CONFIRMED, CONFIRMED_BYTES, KEPT, Session
 from wardround_client.store import NodeStore
 from wardround_common import messages as say
 from wardround_common.analyses.flow import LABEL

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from tests.support import bands_of, cohort_of, drive, patients, published, study_of
 from wardround_common.analyses.evaluate import Evaluation, published_all
 from wardround_common.analyses.logistic import Coefficient
+from wardround_common.disclosure import Rules
 from wardround_common.errors import WardroundError
 from wardround_common.evaluation.bands import Bands
 from wardround_common.files import write_file
-from wardround_server.publish import Rules, models, to_json
+from wardround_server.publish import models, to_json
 
 RULES = Rules(11)
 

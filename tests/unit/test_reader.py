@@ -422,6 +422,134 @@ def test_a_split_column_that_is_absent_or_empty_is_refused(tmp_path: Path) -> No
         from_csv(tmp_path, "age,fold\n20,test\n30,\n40,\n", study)
 
 
+# Cohorts closed by a day, and whose each row is
+
+
+CLOSED = {"closed": {"column": "seen", "by": "2025-06-30"}}
+
+
+def test_rows_that_came_later_or_have_no_date_are_not_in_a_closed_cohort(tmp_path: Path) -> None:
+    days = [
+        "2025-06-30",
+        " 2025-06-30T23:59:59.999 ",
+        "2025-06-30 24:00",
+        "2025-07-01",
+        "",
+        "1999-12-31 00:00",
+    ]
+    text = "age,sex,seen\n" + "".join(f"{20 + i},0,{day}\n" for i, day in enumerate(days))
+    reading = from_csv(tmp_path, text, study_of(cohort=CLOSED))
+    assert values(reading.cohort, "age") == [20, 21, 25] and reading.cohort.flow.not_in_cohort == 3
+    assert reading.kept is not None and reading.kept.tolist() == [True, True, False, False, False, True]
+
+
+def test_the_predicate_and_the_last_day_hold_together(tmp_path: Path) -> None:
+    text = "age,sex,seen\n20,0,2025-01-01\n30,1,2025-01-01\n40,1,2025-07-01\n150,1,2025-01-01\n"
+    study = study_of(cohort=CLOSED | {"where": "sex = '1'"}, out_of_range="drop")
+    reading = from_csv(tmp_path, text, study)
+    assert values(reading.cohort, "age") == [30]
+    assert (reading.cohort.flow.not_in_cohort, reading.cohort.flow.out_of_range) == (2, 1)
+    assert reading.kept is not None and reading.kept.tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("kind", ["day", "moment", "text"])
+def test_a_closed_cohort_is_read_alike_from_csv_parquet_and_frames(tmp_path: Path, kind: str) -> None:
+    seen = pd.Series(["2025-06-30 23:59:59", "2025-07-01 00:00:00", None])
+    if kind != "text":
+        seen = pd.to_datetime(seen)
+    if kind == "day":
+        seen = seen.dt.date
+    frame = pd.DataFrame({"age": [20.0, 30.0, 40.0], "seen": seen})
+    frame.to_csv(tmp_path / "ward.csv", index=False)
+    frame.to_parquet(tmp_path / "ward.parquet", index=False)
+    for table in (
+        of_frame(frame, "ward"),
+        open_table(tmp_path / "ward.csv"),
+        open_table(tmp_path / "ward.parquet"),
+    ):
+        assert values(read(table, study_of(cohort=CLOSED), "ward", KEY).cohort, "age") == [20]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "30.06.2025",
+        "20250630",
+        "2025-6-30",
+        "2025-02-30",
+        "2025-06-30T10",
+        "2025-06-30T25:00",
+        "2025-06-30Z",
+        "2025-06-30T10:00Z",
+        "2025-06-30 10:00+02",
+        "2025-06-30T10:00:00 Europe/Berlin",
+        "infinity",
+        f"2025-06-30 {SECRET}",
+        SECRET,
+    ],
+)
+def test_a_cell_that_is_no_date_is_refused_and_not_quoted(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(DataError) as caught:
+        from_csv(tmp_path, f"age,seen\n20,2025-01-01\n30,{cell}\n", study_of(cohort=CLOSED))
+    assert str(caught.value) == (
+        f"{tmp_path}/ward.csv: column `seen`: 1 cell is not a date (first in line 3); write days as in "
+        "2026-01-31, or times as in 2026-01-31T12:00:00 without a time zone"
+    )
+    assert not [text for text in errors_of(caught.value) if cell in text]
+
+
+def test_moments_with_a_time_zone_are_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"age": [20.0], "seen": pd.to_datetime(["2025-06-30 23:30"]).tz_localize("UTC")})
+    frame.to_parquet(tmp_path / "ward.parquet", index=False)
+    for table in (of_frame(frame, "ward"), open_table(tmp_path / "ward.parquet")):
+        with pytest.raises(DataError, match=r"column `seen`: 1 cell is not a date .* without a time zone"):
+            read(table, study_of(cohort=CLOSED), "ward", KEY)
+
+
+def test_a_closed_cohort_without_its_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no column `seen`, which `cohort\.closed` names"):
+        from_csv(tmp_path, "age\n20\n", study_of(cohort=CLOSED))
+    with pytest.raises(DataError, match="no column `seen`; there is `Seen`"):
+        from_csv(tmp_path, "age,Seen\n20,2025-01-01\n", study_of(cohort=CLOSED))
+
+
+def people(frame: pd.DataFrame, name: str = "test", key: bytes = b"h" * 32) -> list[int]:
+    """Return whose each row is, as a study of this name reads them."""
+    study = study_of(name=name, rows="many", cohort={"where": "age > 20"})
+    return read(of_frame(frame, "ward"), study, "ward", KEY, row_key=key).people.tolist()
+
+
+def test_persons_are_known_by_their_id_under_the_hospitals_key_in_every_study(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"age": [20.0, 30.0, 40.0], "id": ["a", "b", "a"]})
+    first = people(frame)
+    assert len(first) == 3 and first[0] == first[2] != first[1]
+    assert people(frame.assign(age=[50.0, 60.0, 70.0]), name="other") == first
+    assert people(frame, key=b"i" * 32)[0] not in first
+    frame.to_csv(tmp_path / "ward.csv", index=False)
+    read_back = read(open_table(tmp_path / "ward.csv"), study_of(rows="many"), "w", KEY, row_key=b"h" * 32)
+    assert read_back.people.tolist() == first
+
+
+def test_without_ids_a_row_is_known_by_all_its_cells_and_how_often_it_came() -> None:
+    content: dict[str, list[Any]] = {
+        "age": [20.0, 30.0, np.nan, 20.0, 20.0],
+        "sex": ["0", "1", None, "0", "0"],
+        "ward": ["x", "x", "x", "x", "y"],
+    }
+    frame = pd.DataFrame(content)
+    first = people(frame)
+    assert len(set(first)) == 5
+    assert sorted(people(frame[::-1].reset_index(drop=True))) == sorted(first)
+    assert people(frame[1:].reset_index(drop=True))[:2] == first[1:3]
+    assert people(frame.assign(ward=["z", "x", "x", "x", "y"]))[1:3] == first[1:3]
+    assert people(frame.assign(ward=["z", "x", "x", "x", "y"]))[0] not in first
+
+
+def test_without_a_key_no_row_is_hashed(tmp_path: Path) -> None:
+    reading = from_csv(tmp_path, "age,id\n20,a\n30,b\n", study_of())
+    assert len(reading.people) == 0 and reading.kept is None
+
+
 # All sources alike, and nothing said
 
 

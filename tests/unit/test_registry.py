@@ -524,7 +524,7 @@ def test_another_programs_database_is_refused(path: Path, statement: str, said: 
 
 
 def test_a_newer_registry_is_refused(path: Path, registry: Registry) -> None:
-    registry._db.execute("pragma user_version = 2")
+    registry._db.execute("pragma user_version = 3")
     registry.close()
     with pytest.raises(WardroundError, match="another version of Wardround"):
         Registry(path)

@@ -17,10 +17,12 @@ from tests.vectors.slow.curves import ed25519_public
 from tests.vectors.slow.encoding import Array, Record, decode, record
 from tests.vectors.slow.sealing import audits_digest
 from wardround_client.app import Node
+from wardround_client.decision import approve_study
 from wardround_client.gate import Policy
-from wardround_client.session import CONFIRMED, CONFIRMED_BYTES, REVOKED, STUDY_APPROVAL, Session
+from wardround_client.session import CONFIRMED, CONFIRMED_BYTES, REVOKED, Session
 from wardround_client.store import NodeStore, SeenHead
 from wardround_common.sealing.identity import Identity
+from wardround_common.sealing.mask import MaskingKey
 from wardround_common.sealing.roster import fingerprint
 from wardround_common.study import read_manifest
 
@@ -134,9 +136,7 @@ def node_of(state: Mapping[str, Any], store: NodeStore, *, again: bool = False) 
     study, name = read_manifest(state["manifest"].encode()), state["hospital"]
     identity = Identity.from_bytes(raw(state["identity_private"]))
     if not again:
-        store.offer(study.digest, study.name, study.manifest())
-        approval = identity.sign(STUDY_APPROVAL, study.digest)
-        store.approve(study.digest, approval, raw(state["masking_private"]))
+        approve_study(store, identity, study, MaskingKey.from_bytes(raw(state["masking_private"])))
         for says, names in ((CONFIRMED, state["confirmed"]), (REVOKED, state["revoked"])):
             for one in names:
                 officer_says(state, store, one, says)

@@ -16,8 +16,9 @@ import pandas as pd
 
 from tests.support import cohort_of, layout_of, vector_of
 from wardround_client.app import Node
+from wardround_client.decision import approve_study
 from wardround_client.gate import Policy
-from wardround_client.session import CONFIRMED, CONFIRMED_BYTES, Session, approve_study
+from wardround_client.session import CONFIRMED, CONFIRMED_BYTES, Session
 from wardround_client.store import NodeStore
 from wardround_common import messages as say
 from wardround_common.analyses.flow import LABEL

@@ -1,4 +1,8 @@
-"""release(Contribution) -> Sealed: bounds, policy, ledger charge, mask, store, audit, in this order."""
+"""release(Contribution) -> Sealed: bounds, policy, officer, mask, ledger charge, store, audit, in this order.
+
+The policy is held against the study once more, so that a study, a policy or a table that changed since the
+approval is refused here at the latest. What a person has to release (`hold`) waits before it is masked.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wardround_client import rowsets
 from wardround_client.gate.policy import Policy
-from wardround_client.store import Charge, NodeStore
+from wardround_client.ledger import Charge
+from wardround_client.store import RELEASED, WAITS, NodeStore
 from wardround_common.errors import Refused
 from wardround_common.query import Contribution, Layout
 from wardround_common.sealing.lane import lane, pad
@@ -43,7 +49,12 @@ class Bare:
 
 @dataclass(frozen=True, repr=False)
 class Request:
-    """What a release is for."""
+    """What a release is for.
+
+    ``asked``: the query, encoded; ``usable_rows``: of its analysis at this hospital, and ``all_rows`` over
+    all hospitals, None while that is not known; ``cohort``: keyed digest of the pinned rows, None in a
+    simulation, where nobody approves.
+    """
 
     study: Study
     hospital: str
@@ -56,6 +67,9 @@ class Request:
     context: bytes
     usable_rows: int
     cover: Masks | Bare
+    asked: bytes = b""
+    all_rows: int | None = None
+    cohort: bytes | None = None
 
     def __repr__(self) -> str:
         return "Request(...)"
@@ -77,16 +91,15 @@ class Sealed:
 def release(
     contribution: Contribution, layout: Layout, request: Request, policy: Policy, store: NodeStore
 ) -> Sealed:
-    """Let a contribution go, masked. Refused where a bound or the policy says no; nothing is stored then."""
-    vector = _within_bounds(contribution, layout)
-    policy.check(request.study)
-    floor = max(policy.min_rows, request.study.privacy.min_rows)
-    if request.usable_rows < floor:
-        raise Refused("min_rows", f"analysis `{request.analysis}` has fewer than {floor} usable rows here")
-    needed = max(policy.min_hospitals, request.study.privacy.min_hospitals)
+    """Let a contribution go, masked. Refused where a bound, the policy or a person says no.
+
+    Nothing is stored then, but that a release waits for a person (`held`).
+    """
+    vector = within_bounds(contribution, layout)
+    _check_policy(request, policy, store)
+    if policy.hold:
+        _check_held(request, store)
     others = set(request.hospitals) - {request.hospital}
-    if len(request.hospitals) < needed or len(others) + 1 != len(request.hospitals):
-        raise Refused("min_hospitals", f"a sum needs {needed} hospitals")
     sealed = _covered(vector, others, request)
     charge = Charge(
         request.binding,
@@ -96,9 +109,42 @@ def release(
         len(vector),
         contribution.rows,
         request.hospitals,
+        request.study.digest,
+        fields_of(layout),
     )
     store.keep(request.epoch, request.context, sealed, charge, request.study.name)
     return Sealed(sealed)
+
+
+def fields_of(layout: Layout) -> tuple[str, ...]:
+    """Return a layout's fields as they are shown: `name[shape]`."""
+    return tuple(f"{field.name}[{', '.join(map(str, field.shape))}]" for field in layout.fields)
+
+
+def _check_policy(request: Request, policy: Policy, store: NodeStore) -> None:
+    study = request.study
+    policy.check(study)
+    floor = max(policy.min_rows, study.privacy.min_rows)
+    if request.usable_rows < floor:
+        raise Refused("min_rows", f"analysis `{request.analysis}` has fewer than {floor} usable rows here")
+    needed = max(policy.min_hospitals, study.privacy.min_hospitals)
+    if len(request.hospitals) < needed or len(set(request.hospitals)) < len(request.hospitals):
+        raise Refused("min_hospitals", f"a sum needs {needed} hospitals")
+    if request.hospital not in request.hospitals:
+        raise Refused("min_hospitals", "a sum without this hospital")
+    if request.all_rows is not None:
+        policy.check_share(request.usable_rows, request.all_rows)
+    policy.check_queries(store, study.digest)
+    if request.cohort is not None and not rowsets.is_cleared(store, study.digest, request.cohort):
+        raise Refused("differencing", "the rows of this study were not compared with those of others")
+
+
+def _check_held(request: Request, store: NodeStore) -> None:
+    said = store.hold(request.study, request.context, request.analysis, request.index, request.asked)
+    if said == WAITS:
+        raise Refused("held", f"`{request.analysis}` {request.index} waits for this hospital's officer")
+    if said != RELEASED:
+        raise Refused("declined", f"this hospital's officer declined `{request.analysis}` {request.index}")
 
 
 def _covered(vector: Ints, others: set[str], request: Request) -> bytes:
@@ -116,7 +162,7 @@ def _covered(vector: Ints, others: set[str], request: Request) -> bytes:
     return seal(vector, check, request.hospital, cover.secrets, context)
 
 
-def _within_bounds(contribution: Contribution, layout: Layout) -> Ints:
+def within_bounds(contribution: Contribution, layout: Layout) -> Ints:
     """Return the contribution as one vector, contributor counts behind. Refused beyond any bound."""
     if not 0 <= contribution.rows <= layout.rows_bound:
         raise Refused("rows_bound", "this hospital has more rows than the query's bound allows")
@@ -127,10 +173,10 @@ def _within_bounds(contribution: Contribution, layout: Layout) -> Ints:
         array = contribution.arrays[field.name]
         if array.shape != field.shape or array.dtype != np.int64:
             raise Refused("layout", f"`{field.name}` has another shape than its query")
-        limit = layout.limit(field, contribution.rows)
-        if field.size and not bool(np.all((array <= limit) & (array >= -limit))):
+        if not layout.is_within(field, array, contribution.rows):
             raise Refused("bounds", f"`{field.name}` exceeds its bound")
         parts.append(array.reshape(-1))
         if field.contributors:
             flags.append((array.reshape(-1) > 0).astype(np.int64))
-    return np.concatenate([*parts, *flags])
+    together = [*parts, *flags]
+    return together[0] if len(together) == 1 else np.concatenate(together)

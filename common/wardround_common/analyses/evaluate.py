@@ -27,7 +27,8 @@ from wardround_common.analysis import (
     check_subgroups,
 )
 from wardround_common.dictionary import Dictionary
-from wardround_common.errors import StudyError
+from wardround_common.disclosure import refused
+from wardround_common.errors import StudyError, listed
 from wardround_common.evaluation.bands import Bands, BandsQuery, StepsQuery, bands, curves
 from wardround_common.evaluation.calibration import CalibrationStep, calibration
 from wardround_common.evaluation.residuals import Residuals, ResidualsQuery, residuals
@@ -36,6 +37,8 @@ from wardround_common.evaluation.subgroups import Division, SubgroupsQuery, subg
 from wardround_common.models import LinearModel
 from wardround_common.program import Program, ask, together
 
+_PARTS = {"train": "training", "test": "held-out"}
+
 
 class EvaluateSpec(OnModelSpec):
     """Evaluate ``model`` again: another ``threshold``, ``subgroups``, or another part of the rows."""
@@ -43,6 +46,11 @@ class EvaluateSpec(OnModelSpec):
     kind: Literal["evaluate"] = "evaluate"
     threshold: Threshold | None = None
     subgroups: Subgroups = Key(default_factory=dict)
+
+    def sentence(self) -> str:
+        """As for any analysis."""
+        groups = f", also within groups by {listed(self.subgroups)}" if self.subgroups else ""
+        return f"How well the model of `{self.model}` predicts on the {_PARTS[self.part]} rows{groups}."
 
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError where the subgroups don't suit the dictionary."""
@@ -78,7 +86,7 @@ class Evaluation:
         (tn, fp), (fn, tp) = self.confusion
         negatives, positives = tn + fp, fn + tp
         if self.n < small.min_cell or max(self.hospitals) < self.min_hospitals:
-            return {"n": None, "state": "refused", "why": "too few rows, or rows of too few hospitals"}
+            return {"n": None, **refused()}
         both = min(positives, negatives) >= small.min_cell and min(self.hospitals) >= 2
         line, calls = self.calibration if both else None, [small.count(tp + tn), small.count(fp + fn)]
         shown = self.bands.shown(small.min_cell) if both else Bands(0, ())

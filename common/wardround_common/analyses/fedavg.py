@@ -127,6 +127,14 @@ class FedAvgSpec(ModelSpec):
                 return f"`num_nodes_to_select` leaves out too few of {hospitals} hospitals; lower it"
         return None
 
+    def sentence(self) -> str:
+        """As for any analysis."""
+        alone = "; each hospital's updates are seen singly" if self.unsealed else ""
+        return (
+            f"A {self.estimator} that predicts {self.predicting()}, trained at each hospital on its own rows "
+            f"and averaged {self.rounds} times ({self.strategy}){alone}."
+        )
+
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError where outcome, estimator and strategy don't suit each other."""
         self.check_outcome(dictionary, ("category", "number"))

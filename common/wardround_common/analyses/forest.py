@@ -53,6 +53,14 @@ class ForestSpec(ModelSpec):
         """A level a step, its bins before, an evaluation after."""
         return self.depth + 9
 
+    def sentence(self) -> str:
+        """As for any analysis."""
+        return (
+            f"A forest of {self.trees} decision trees, {self.depth} questions deep at most, that predicts "
+            f"{self.predicting()}; it holds at which values it divides the rows, and how those of each part "
+            "fared."
+        )
+
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError where outcome or predictors don't suit trees."""
         self.check_outcome(dictionary, ("category", "number"))

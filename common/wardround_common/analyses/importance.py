@@ -18,6 +18,7 @@ from pydantic import Field as Key
 from wardround_common.analysis import Analysis, Fitted, OnModelSpec, Plan, Rows, SmallCells
 from wardround_common.cohort import Block, Cohort, Redrawn
 from wardround_common.dictionary import NumberVariable
+from wardround_common.disclosure import FEW, refused
 from wardround_common.errors import StudyError
 from wardround_common.evaluation.scores import area_under_curve
 from wardround_common.histogram import CELLS, HistogramQuery
@@ -37,6 +38,13 @@ class ImportanceSpec(OnModelSpec):
     kind: Literal["importance"] = "importance"
     repeats: Annotated[int, Key(ge=2, le=100)] = 5
     seed: Annotated[int, Key(ge=0, lt=2**53)] = 0
+
+    def sentence(self) -> str:
+        """As for any analysis."""
+        return (
+            f"How much worse the model of `{self.model}` predicts when the values of one variable are drawn "
+            "anew, for each variable in turn."
+        )
 
 
 @dataclass(frozen=True)
@@ -158,9 +166,9 @@ class Importance:
         few, many = self.hospitals
         why = "the outcome does not vary on these rows" if math.isnan(self.baseline) else None
         if self.least < small.min_cell or few < 2 or many < self.min_hospitals:
-            why = "too few rows, or rows of too few hospitals"
+            why = FEW
         if why is not None:
-            return {**common, "n": None, "state": "refused", "why": why}
+            return {**common, "n": None, **refused(why)}
         losses = {name: (self.baseline - found).tolist() for name, found in self.redrawn.items()}
         return {
             **common,

@@ -42,6 +42,12 @@ class LogisticSpec(ModelSpec):
     kind: Literal["logistic"] = "logistic"
     ridge: Annotated[float, Key(ge=0, le=1e12)] = 0.0
 
+    def sentence(self) -> str:
+        """As for any analysis."""
+        return (
+            f"A logistic regression that predicts {self.predicting()}: one weight for each, with its error."
+        )
+
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError unless the outcome has two levels and there is a predictor."""
         self.check_outcome(dictionary, ("category",))

@@ -18,7 +18,8 @@ from pydantic import Field as Key
 from wardround_common.analysis import Analysis, AnalysisSpec, Plan, SmallCells
 from wardround_common.cohort import Cohort
 from wardround_common.dictionary import Dictionary, NumberVariable
-from wardround_common.errors import did_you_mean
+from wardround_common.disclosure import may_show_quantile, refused
+from wardround_common.errors import did_you_mean, listed
 from wardround_common.program import Program, ask
 from wardround_common.query import Contribution, Field, Frame, Layout, Sum, Tally, cells_of, counts, sums
 from wardround_common.typing import Floats, Ints
@@ -32,6 +33,13 @@ class SummarySpec(AnalysisSpec):
 
     kind: Literal["summary"] = "summary"
     variables: tuple[str, ...] | None = Key(default=None, min_length=1)
+
+    def sentence(self) -> str:
+        """As for any analysis."""
+        return (
+            f"Counts, means, spreads and quantiles of {listed(self.variables or ())} over all hospitals "
+            "together."
+        )
 
     def check(self, dictionary: Dictionary) -> None:
         """Raise ValueError for a variable that the dictionary lacks."""
@@ -86,11 +94,7 @@ class Summary:
                 continue
             n, missing = small.counts([found.n, found.missing])
             if found.hospitals < self.min_hospitals or found.n < small.min_cell:
-                shown[name] = {
-                    "kind": "number",
-                    "state": "refused",
-                    "why": "observed in too few hospitals or rows",
-                }
+                shown[name] = {"kind": "number", **refused("observed in too few hospitals or rows")}
                 continue
             shown[name] = {
                 "kind": "number",
@@ -219,9 +223,9 @@ def _quantiles(cells: Ints, variable: NumberVariable, min_cell: int) -> dict[flo
     below = np.cumsum(cells)
     found = {}
     for q in QUANTILES:
-        target = q * n
-        if min(target, n - target) < min_cell:
+        if not may_show_quantile(q, n, min_cell):
             continue
+        target = q * n
         cell = int(np.searchsorted(below, target))
         inside = (target - (int(below[cell]) - int(cells[cell]))) / int(cells[cell])
         found[q] = variable.range[0] + variable.span * (cell + inside) / CELLS

@@ -10,6 +10,7 @@ import numpy as np
 
 from wardround_common.analysis import Plan, Rows, SmallCells
 from wardround_common.cohort import Cohort
+from wardround_common.disclosure import refused
 from wardround_common.models import Model, output_of
 from wardround_common.program import Program, ask
 from wardround_common.query import Contribution, Frame, Layout, Sum, Tally, counts, sums
@@ -65,7 +66,7 @@ class Residuals:
     def published(self, small: SmallCells) -> dict[str, Any]:
         """Return the figures; refused on fewer than ``min_cell`` rows, or rows of too few hospitals."""
         if self.n < small.min_cell or self.hospitals < self.min_hospitals:
-            return {"n": None, "state": "refused", "why": "too few rows, or rows of too few hospitals"}
+            return {"n": None, **refused()}
         line = self.calibration
         return {
             "n": self.n,

@@ -12,6 +12,7 @@ import numpy as np
 from wardround_common.analysis import Plan, Rows, SmallCells, Subgroups
 from wardround_common.cohort import Block, Cohort
 from wardround_common.dictionary import CategoryVariable, Dictionary
+from wardround_common.disclosure import refused
 from wardround_common.evaluation.scores import CELLS, area_under_curve, risk_of
 from wardround_common.models import Classifier
 from wardround_common.program import Program, ask, together
@@ -102,7 +103,7 @@ class Subgroup:
     def published(self, n: int | None, events: int | None, table: bool) -> dict[str, Any]:
         """Return the figures; without both counts there are none. ``table``: its four cells may be shown."""
         if n is None or events is None:
-            return {"group": self.name, "n": n, "events": None, "state": "refused", "why": "too few rows"}
+            return {"group": self.name, "n": n, "events": None, **refused("too few rows")}
         tn, fp, fn, tp = self.cells
         return {
             "group": self.name,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from wardround_common.analyses.flow import Flow
 from wardround_common.errors import ProtocolError, Refused, ReplayDiverged, WardroundError, listed
 from wardround_common.messages import EpochSignature, Question, Step
 from wardround_common.program import Asked
@@ -144,6 +145,11 @@ class Participant:
         if not opened or signed is None or opened[-1].epoch.digest != signed.digest:
             raise Refused("unknown_epoch", "a question before its epoch was signed by all")
         return opened[-1]
+
+    @property
+    def flow(self) -> Flow | None:
+        """The counts of rows over all hospitals, once the sums have told; None under `plan: trusted`."""
+        return None if self._replay is None else self._replay.flow
 
     def enter(self) -> Member:
         """Return this hospital's entry for the roster."""
