@@ -21,7 +21,7 @@ from wardround_client.approval import approve_standing, take_up
 from wardround_client.database import NODE
 from wardround_client.home import HospitalHome
 from wardround_client.session import Session
-from wardround_client.store import NodeStore, StudyRecord
+from wardround_client.store import OFFERED, NodeStore, StudyRecord
 from wardround_common import messages as say
 from wardround_common.errors import ProtocolError, Refused, WardroundError
 from wardround_common.home import LOG
@@ -93,7 +93,7 @@ class Node:
 
     def _offered(self, digest: bytes, manifest: bytes) -> None:
         study = read_manifest(manifest)
-        if sum(record.approved_at is None for record in self._store.studies()) >= MOST_OFFERS:
+        if sum(record.state == OFFERED for record in self._store.studies()) >= MOST_OFFERS:
             raise Refused("too_many_offers", f"{MOST_OFFERS} studies wait for approval already")
         self._store.offer(digest, study.name, manifest)
         self._store.audit("offer", study.name, digest.hex())

@@ -374,6 +374,7 @@ def refusal(code: str) -> str:
 
 _CODES = {
     "not_approved": "it has not approved this study",
+    "no_roster": "it has not approved this study, or has taken that back",
     "policy": "its policy asks for more protection than the study gives",
     "min_rows": "it has too few usable rows",
     "min_hospitals": "too few hospitals take part",

@@ -26,7 +26,7 @@ _AUDIT: Final = struct.Struct("<Q32s")
 
 @dataclass(frozen=True)
 class AuditHead:
-    """How many entries a hospital's audit log has, and the digest of the chain of them, 32 bytes."""
+    """How many entries a hospital's audit log has, and the root of their tree (RFC 9162), 32 bytes."""
 
     count: int
     head: bytes
