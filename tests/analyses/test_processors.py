@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # each runs studies in processes of their own
 ROOT = Path(__file__).resolve().parents[2]
 
 

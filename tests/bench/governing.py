@@ -24,7 +24,7 @@ from wardround_common.typing import Ints
 
 VALUES = 1_000_000
 MEMBERS, FEW_MEMBERS = 50, 4
-RUNS = 9
+RUNS = 25  # in turn; the best of each
 ROWS = 1_000_000
 NUMBERS, CATEGORIES = 8, 3
 

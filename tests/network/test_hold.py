@@ -15,6 +15,7 @@ from tests.support import HOSPITALS, WARDS
 from wardround_common.study import parse_study
 from wardround_server.simulation import simulate
 
+pytestmark = pytest.mark.slow  # attacks/test_governance.py holds releases in process
 CAREFUL = "north"
 SUMMARY = {"kind": "summary"}
 
