@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
-from wardround_common.analyses.evaluate import published_all
+from wardround_common.analyses.evaluate import Evaluation, published_all
 from wardround_common.analyses.flow import LABEL
-from wardround_common.disclosure import Rules, disclosed
+from wardround_common.analyses.summary import CategorySummary, Summary
+from wardround_common.analysis import ModelResult, ModelSpec, OnModelSpec
+from wardround_common.disclosure import Figures, KeptBack, RowsOf, Rules, disclosed, kept_back
 from wardround_common.models import Model
 from wardround_common.plan import MODELS, Finding, Findings
 from wardround_common.study import Study
 from wardround_server.transcript import Transcript
 
 _TOLD = ("flwr", "numpy", "scikit-learn")
+_ALL = "all"  # training and held-out rows together
 
 
 def publish(
@@ -36,6 +40,7 @@ def publish(
     ``left_out``: those that were in the study and no longer when it was computed.
     """
     rules = Rules(study.privacy.min_cell, study.privacy.round_to)
+    kept = _kept_back(study, findings, rules)
     results = {
         "study": study.name,
         "title": study.title,
@@ -48,7 +53,8 @@ def publish(
         "left_out": {label: list(names) for label, names in (left_out or {}).items()},
         "flow": findings.flow.published(rules),
         "analyses": {
-            label: _analysis(rules, label, finding, seconds) for label, finding in findings.analyses.items()
+            label: _analysis(rules, label, finding, seconds, kept)
+            for label, finding in findings.analyses.items()
         },
         "manifest": json.loads(study.manifest()),
     }
@@ -88,10 +94,72 @@ def published(
     return {**publish(study, hospitals, findings, seconds, abstaining, left_out), "statements": stated}
 
 
-def _analysis(rules: Rules, label: str, finding: Finding, seconds: Mapping[str, float]) -> dict[str, Any]:
-    shown = {} if finding.result is None else finding.result.published(rules)
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept back since figures of other analyses would tell the rest.
+
+    Metrics by analysis and part; the ``outcomes`` whose levels no summary shows.
+    """
+
+    metrics: Mapping[str, Mapping[str, KeptBack]]
+    outcomes: frozenset[str]
+
+
+def _kept_back(study: Study, findings: Findings, rules: Rules) -> _Kept:
+    """Hold all metrics against each other, then a summary's levels of an outcome against what they tell.
+
+    A summary is over all rows, so it is held against a model's parts together.
+    """
+    figures: dict[tuple[str, str], Figures] = {}
+    specs = {spec.label: spec for spec in study.analyses}
+    for label, finding in findings.analyses.items():
+        spec = specs[label]
+        base = specs[spec.model] if isinstance(spec, OnModelSpec) else spec
+        found = [one for one in finding.evaluations if isinstance(one, Evaluation)]
+        if not found or not isinstance(base, ModelSpec):
+            continue
+        model = cast("ModelResult", findings.analyses[base.label].result).model.sha256
+        for one in found:
+            rows = RowsOf(one.part, str(base.outcome), frozenset(base.needed()))
+            figures[label, one.part] = one.figures(rules, rows, model)
+    metrics: dict[str, dict[str, KeptBack]] = {}
+    for (label, part), its in zip(figures, kept_back(list(figures.values()), rules.min_cell), strict=True):
+        metrics.setdefault(label, {})[part] = its
+    whole = [
+        _together([figures[label, part] for part in parts])
+        for label, parts in metrics.items()
+        if not isinstance(specs[label], OnModelSpec) and not any(one.outcomes for one in parts.values())
+    ]
+    levels = [*_levels(findings)]
+    shown = kept_back([*whole, *levels], rules.min_cell)[len(whole) :]
+    outcomes = {one.rows.outcome for one, its in zip(levels, shown, strict=True) if its.outcomes}
+    return _Kept(metrics, frozenset(outcomes))
+
+
+def _together(parts: Sequence[Figures]) -> Figures:
+    few, many = map(sum, zip(*(one.outcomes for one in parts), strict=True))
+    return Figures(parts[0].rows._replace(part=_ALL), outcomes=(few, many))
+
+
+def _levels(findings: Findings) -> Iterator[Figures]:
+    for finding in findings.analyses.values():
+        if isinstance(finding.result, Summary):
+            for name, one in finding.result.variables.items():
+                if isinstance(one, CategorySummary) and len(one.levels) == 2:
+                    few, many = one.levels.values()
+                    yield Figures(RowsOf(_ALL, name, frozenset({name})), outcomes=(few, many))
+
+
+def _analysis(
+    rules: Rules, label: str, finding: Finding, seconds: Mapping[str, float], kept: _Kept
+) -> dict[str, Any]:
+    result = finding.result
+    if isinstance(result, Summary):
+        shown = result.published(rules, kept.outcomes)
+    else:
+        shown = {} if result is None else result.published(rules)
     if finding.evaluations:
-        shown["metrics"] = published_all(rules, finding.evaluations)
+        shown["metrics"] = published_all(rules, finding.evaluations, kept.metrics.get(label))
     return {**shown, "rounds": finding.rounds, "seconds": round(seconds.get(label, 0.0), 3)}
 
 

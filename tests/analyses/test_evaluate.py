@@ -78,20 +78,24 @@ class TestEvaluate(AnalysisContract):
     }
 
     def test_equals_metrics_that_other_libraries_compute_from_the_scores(self, study: Study) -> None:
-        results = published(study, driven(study).findings)["analyses"]
+        findings = driven(study).findings
+        results = published(study, findings)["analyses"]
         assert list(results["logistic"]["metrics"]) == list(parts_of(study))
-        for part in parts_of(study):
-            check(results["logistic"]["metrics"][part], *scores(study, part))
         for spec in study.analyses[1:]:
             assert set(results[spec.label]["metrics"]) == {spec.part}
-            check(results[spec.label]["metrics"][spec.part], *scores(study, spec.part))
-
-    def test_curves_are_those_of_scikit_learn_at_their_thresholds(self, study: Study) -> None:
-        results = published(study, driven(study).findings)["analyses"]
         for label, found in results.items():
             for part, shown in found["metrics"].items():
-                own = steps_of(evaluation_of(driven(study).findings, label, part).bands)
-                check_curves(shown["curves"], own, *scores(study, part))
+                alone = evaluation_of(findings, label, part).published(Rules(11))
+                check(alone, *scores(study, part))
+                figures = {key: one for key, one in shown.items() if isinstance(one, int | float)}
+                assert figures == {key: alone[key] for key in figures} and "auc" in figures
+
+    def test_curves_are_those_of_scikit_learn_at_their_thresholds(self, study: Study) -> None:
+        for label, found in driven(study).findings.analyses.items():
+            for part in [one.part for one in found.evaluations]:
+                evaluation = evaluation_of(driven(study).findings, label, part)
+                own = steps_of(evaluation.bands)
+                check_curves(evaluation.published(Rules(11))["curves"], own, *scores(study, part))
                 for steps in own:
                     assert 5 <= len(steps) <= MOST_STEPS
                     assert all(step.count >= 11 for step in steps)
@@ -281,6 +285,41 @@ def check_subgroups(
         if one["sensitivity"] is not None:
             assert one["sensitivity"] == pytest.approx(recall_score(own["y"], called), abs=1e-12)
             assert one["specificity"] == pytest.approx(recall_score(own["y"], called, pos_label=0), abs=1e-12)
+
+
+def exact_points(shown: dict[str, Any], y: pd.Series, eta: np.ndarray) -> list[tuple[int, int]]:
+    """Return outcome and rows of it above each threshold of a curve that tells them exactly."""
+    p, found = 1 / (1 + np.exp(-np.asarray(eta))), []
+    for t, *rates in zip(*(shown[key] for key in ("threshold", "fpr", "tpr")), strict=True):
+        for outcome, rate in enumerate(rates):
+            own = p[(y == outcome).to_numpy()]
+            above = int((own >= t).sum())
+            if abs(rate * len(own) - above) < 1e-6:
+                found.append((outcome, above))
+    return found
+
+
+@pytest.mark.parametrize(("at", "told"), [(0.4, True), (0.3, True), (0.49, False), (0.2, False)])
+def test_curves_keep_away_from_the_threshold_of_another_entry(at: float, told: bool) -> None:
+    """An entry with a threshold too near to another's, or with few rows of a call, tells no calls."""
+    again = {"kind": "evaluate", "model": "logistic", "threshold": at, "part": "train"}
+    study = study_of(LOGISTIC, again, split={"column": "fold", "test": "0"})
+    findings, (y, eta) = driven(study).findings, scores(study, "train")
+    shown = published(study, findings)["analyses"]
+    ours, other = (shown[label]["metrics"]["train"] for label in ("logistic", "evaluate"))
+    p = 1 / (1 + np.exp(-np.asarray(eta)))
+    above = [int((p[(y == outcome).to_numpy()] >= at).sum()) for outcome in (0, 1)]
+
+    def near(curve: dict[str, Any]) -> list[int]:
+        return [rows for outcome, rows in exact_points(curve, y, eta) if 0 < abs(rows - above[outcome]) < 11]
+
+    alone = evaluation_of(findings, "logistic", "train").published(Rules(11))
+    assert near(alone["curves"]), "alone, its curve has points near to the other threshold"
+    assert (other["accuracy"] is not None) is (other["sensitivity"] is not None) is told
+    assert (ours == alone) is not told
+    assert ours["curves"]["threshold"] and (not told or not near(ours["curves"]))
+    assert sum(group["n"] for group in ours["calibration"]) == ours["n"]
+    assert other["curves"]["threshold"] == [] and other["calibration"] == []
 
 
 def test_an_unpenalised_fit_is_calibrated_on_its_own_rows() -> None:

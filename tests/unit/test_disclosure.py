@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import wardround_server
 from tests.support import patients, study_of, tables_of
 from wardround_common.disclosure import Rules, check_freedom, disclosed, may_show_quantile, refused
 from wardround_common.errors import StudyError
@@ -111,8 +114,61 @@ def test_a_whole_studys_counts_are_rounded_and_nothing_else_changes(
         if key in ("accuracy", "prevalence", "tpr", "observed") and isinstance(now, float)
     ]
     assert rates and all(round(one, 2) == one for one in rates)
-    kept = [(was, now) for (key, was), (_, now) in pairs if key in ("value", "se", "auc", "mean", "sd")]
+    kept = [(was, now) for (key, was), (_, now) in pairs if key in ("value", "se", "mean", "sd")]
     assert kept and all(was == now for was, now in kept)
+    areas = [now for (key, _), (_, now) in pairs if key == "auc" and isinstance(now, float)]
+    assert areas and all(round(one, 3) == one for one in areas)
+
+
+def shares(whole: dict[str, Any], rounded: dict[str, Any]) -> list[tuple[float, float, float]]:
+    """Return rates as they are and as they are shown, with the rows of which they are."""
+    n, positives = whole["n"], whole["n"] * whole["prevalence"]
+    found = [(whole[key], rounded[key], n) for key in ("prevalence", "accuracy")]
+    found += [
+        (one["observed"], other["observed"], one["n"])
+        for one, other in zip(whole["calibration"], rounded["calibration"], strict=True)
+    ]
+    curves, shown = whole["curves"], rounded["curves"]
+    found += [(one, other, positives) for one, other in zip(curves["tpr"], shown["tpr"], strict=True)]
+    for tpr, fpr, one, other in zip(
+        *(curves[key] for key in ("tpr", "fpr", "precision")), shown["precision"], strict=True
+    ):
+        found.append((one, other, tpr * positives + fpr * (n - positives)))
+    return found
+
+
+def test_a_rounded_rate_leaves_as_many_counts_open_as_a_rounded_count(
+    results: dict[int, dict[str, Any]],
+) -> None:
+    """Its steps are ``round_to`` rows wide at least, or as wide as a rate's can be."""
+    checked = 0
+    for label in ("logistic", "forest"):
+        for part in ("train", "test"):
+            whole, rounded = (results[to]["analyses"][label]["metrics"][part] for to in (1, 5))
+            for was, now, rows in shares(whole, rounded):
+                steps = [step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if step * rows >= 5] or [0.5]
+                assert now == pytest.approx(round(now / steps[0]) * steps[0], abs=1e-9)
+                assert abs(was - now) <= steps[0] / 2 + 1e-9
+                checked += 1
+    assert checked > 50
+
+
+def test_console_and_report_know_of_results_json_alone() -> None:
+    """They can't reach what is not published: no sum, no program and no analysis is imported there."""
+    package = Path(wardround_server.__file__).parent
+    files = [package / "show.py", *(package / "report").glob("*.py")]
+    assert len(files) > 5
+    barred = {
+        *("analyses", "analysis", "evaluation", "plan", "program", "query", "moments", "newton", "replay"),
+        *("cohort", "transcript", "publish", "federation", "gathering", "grid", "simulation", "studies"),
+    }
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wardround"):
+                names = {node.module or "", *(f"{node.module}.{one.name}" for one in node.names)}
+                assert not barred & {name.split(".")[1] for name in names if "." in name}, (file.name, names)
+            if isinstance(node, ast.Import):
+                assert not any(one.name.startswith("wardround") for one in node.names), file.name
 
 
 def test_no_extreme_of_the_data_stands_in_the_results(results: dict[int, dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import json
 import resource
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -131,6 +132,49 @@ def test_results_name_study_version_defaults_and_models() -> None:
     assert list(models(findings)) == ["risk"]
     assert shown["analyses"]["risk"]["model_sha256"] == models(findings)["risk"].sha256
     assert json.loads(to_json(shown)) == json.loads(json.dumps(shown))
+
+
+DROPPED = {"kind": "logistic", "predictors": ["age", "bmi"], "missing": "drop"}  # bmi is missing in 6 rows
+
+
+def shown_of(*analyses: dict[str, Any]) -> dict[str, Any]:
+    study = study_of(*analyses)
+    shown: dict[str, Any] = published(study, drive(study, cohort_of(study, patients())).findings)["analyses"]
+    return shown
+
+
+def test_a_summary_hides_the_outcomes_levels_that_tell_the_few_rows_that_a_model_drops() -> None:
+    found = shown_of({"kind": "summary"}, DROPPED)
+    disease = found["summary"]["variables"]["disease"]
+    assert (disease["levels"], disease["missing"], disease["suppressed"]) == ({"no": None, "yes": None}, 0, 2)
+    assert None not in found["summary"]["variables"]["sex"]["levels"].values()
+    assert found["logistic"]["metrics"]["train"]["prevalence"] is not None
+    assert None not in shown_of({"kind": "summary"})["summary"]["variables"]["disease"]["levels"].values()
+
+
+def test_of_two_models_whose_rows_differ_by_few_the_later_tells_nothing_by_outcome() -> None:
+    again = {**DROPPED, "missing": "impute", "name": "again", "subgroups": {"sex": []}}
+    metrics = shown_of(DROPPED, again)["again"]["metrics"]["train"]
+    for name in ("prevalence", "auc", "accuracy", "sensitivity", "specificity"):
+        assert metrics[name] is None, name
+    assert metrics["calibration"] == [] and metrics["curves"]["tpr"] == []
+    assert [(one["n"], one["state"]) for one in metrics["subgroups"]["sex"]] == [(None, "refused")] * 2
+    assert metrics["n"] == 600 and metrics["brier"] > 0
+    assert shown_of(again)["again"]["metrics"]["train"]["auc"] > 0.5
+
+
+def test_groups_and_their_calls_give_way_to_those_of_another_entry() -> None:
+    """Ages 50 and 51 have few rows between them; 50 and 75 many, but few of some call."""
+    model = {"kind": "logistic", "predictors": ["age", "sex"], "subgroups": {"age": [50]}}
+    entry = {"kind": "evaluate", "model": "logistic", "part": "train"}
+    near, far, same = (
+        {**entry, "name": name, "subgroups": {"age": [at]}}
+        for name, at in (("near", 51), ("far", 75), ("same", 50))
+    )
+    found = {label: one["metrics"]["train"] for label, one in shown_of(model, near, far, same).items()}
+    assert all(one.get("state") == "refused" for one in found["near"]["subgroups"]["age"])
+    assert all(one["n"] >= 11 and one["sensitivity"] is None for one in found["far"]["subgroups"]["age"])
+    assert found["same"] == found["logistic"]
 
 
 def test_numbers_keep_all_their_digits_and_what_is_no_number_is_refused() -> None:

@@ -8,7 +8,7 @@ subgroups. A regression takes one round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from wardround_common.analysis import (
     check_subgroups,
 )
 from wardround_common.dictionary import Dictionary
-from wardround_common.disclosure import refused
+from wardround_common.disclosure import NOTHING, Figures, KeptBack, RowsOf, refused
 from wardround_common.errors import StudyError, listed
 from wardround_common.evaluation.bands import Bands, BandsQuery, StepsQuery, bands, curves
 from wardround_common.evaluation.calibration import CalibrationStep, calibration
@@ -77,22 +77,29 @@ class Evaluation:
         """Rows."""
         return sum(map(sum, self.confusion))
 
-    def published(self, small: SmallCells) -> dict[str, Any]:
+    @property
+    def outcomes(self) -> tuple[int, int]:
+        """Rows without and with the outcome."""
+        return sum(self.confusion[0]), sum(self.confusion[1])
+
+    def published(self, small: SmallCells, kept: KeptBack = NOTHING) -> dict[str, Any]:
         """Return the metrics; refused on fewer than ``min_cell`` rows, or rows of too few hospitals.
 
-        Sensitivity and specificity are rows of a table of counts and need all four to be shown; accuracy
-        is a row of two.
+        ``kept`` is what would tell of few beside other analyses' figures. Sensitivity and specificity are
+        rows of a table of counts and need all four to be shown; accuracy is a row of two.
         """
         (tn, fp), (fn, tp) = self.confusion
-        negatives, positives = tn + fp, fn + tp
+        negatives, positives = self.outcomes
         if self.n < small.min_cell or max(self.hospitals) < self.min_hospitals:
             return {"n": None, **refused()}
         both = min(positives, negatives) >= small.min_cell and min(self.hospitals) >= 2
+        both = both and not kept.outcomes
         line, calls = self.calibration if both else None, [small.count(tp + tn), small.count(fp + fn)]
         shown = self.bands.shown(small.min_cell) if both else Bands(0, ())
-        all_four = shown.below > 0
-        if self.bands.below and not all_four:  # a step may end at the threshold and tell the rest
-            calls = [None]
+        all_four = shown.below > 0 and not kept.calls
+        if kept.outcomes or kept.calls or (self.bands.below and not all_four):
+            calls = [None]  # a step may end at the threshold and tell the rest
+        drawn = Bands(0, ()) if kept.curves else shown.apart(kept.beside, small.min_cell)
         return {
             "n": self.n,
             "prevalence": positives / self.n if both else None,
@@ -104,10 +111,22 @@ class Evaluation:
             "specificity": tn / negatives if all_four else None,
             "calibration_intercept": None if line is None else line[0],
             "calibration_slope": None if line is None else line[1],
-            "calibration": [band.published() for band in shown.bands if sum(band.counts)],
-            "curves": curves(shown, small.min_cell),
-            "subgroups": {one.variable: one.published(small) for one in self.divisions},
+            "calibration": [band.published() for band in drawn.bands if sum(band.counts)],
+            "curves": curves(drawn, small.min_cell, kept.beside),
+            "subgroups": {
+                one.variable: one.refused()
+                if kept.outcomes or one.variable in kept.groups
+                else one.published(small, one.variable not in kept.group_calls)
+                for one in self.divisions
+            },
         }
+
+    def figures(self, small: SmallCells, of: RowsOf, model: str) -> Figures:
+        """Return the counts of rows that the metrics tell; ``model`` is told from others by this name."""
+        (tn, _), (fn, _) = self.confusion
+        below = (tn, fn) if self.published(small).get("sensitivity") is not None else None
+        groups = {one.variable: one.places() for one in self.divisions}
+        return Figures(of, model, self.threshold, self.outcomes, below, groups)
 
 
 def evaluate(
@@ -158,9 +177,16 @@ def again(plan: Plan, spec: EvaluateSpec, rows: Rows, fitted: Fitted) -> Program
     return found
 
 
-def published_all(small: SmallCells, found: Sequence[Evaluation | Residuals]) -> dict[str, Any]:
-    """Return the `metrics` object of a model: by part of the rows."""
-    return {one.part: one.published(small) for one in found}
+def published_all(
+    small: SmallCells, found: Sequence[Evaluation | Residuals], kept: Mapping[str, KeptBack] | None = None
+) -> dict[str, Any]:
+    """Return the `metrics` object of a model: by part of the rows. ``kept``: what is kept back, by part."""
+    return {
+        one.part: one.published(small, (kept or {}).get(one.part, NOTHING))
+        if isinstance(one, Evaluation)
+        else one.published(small)
+        for one in found
+    }
 
 
 ANALYSIS = Analysis(

@@ -8,7 +8,7 @@ so they are off by at most range / 4096; the extremes, which are single patients
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -79,12 +79,17 @@ class Summary:
     variables: Mapping[str, NumberSummary | CategorySummary]
     min_hospitals: int
 
-    def published(self, small: SmallCells) -> dict[str, Any]:
-        """Return n, and by variable a value, a null where a small count is suppressed, or a refusal."""
+    def published(self, small: SmallCells, kept: Collection[str] = ()) -> dict[str, Any]:
+        """Return n, and by variable a value, a null where a small count is suppressed, or a refusal.
+
+        ``kept``: the categories whose levels tell of few rows beside other analyses' figures.
+        """
         shown: dict[str, Any] = {}
         for name, found in self.variables.items():
             if isinstance(found, CategorySummary):
                 row = small.counts([*found.levels.values(), found.missing], [*found.hospitals.values(), 2])
+                if name in kept:
+                    row[:-1] = [None] * len(found.levels)
                 shown[name] = {
                     "kind": "category",
                     "levels": dict(zip(found.levels, row, strict=False)),

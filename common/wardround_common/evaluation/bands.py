@@ -10,7 +10,7 @@ where it would be.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from wardround_common.analysis import Rows
 from wardround_common.cohort import Cohort
+from wardround_common.disclosure import is_near
 from wardround_common.evaluation.scores import CELLS, risk_of
 from wardround_common.models import Classifier
 from wardround_common.program import Program, ask, together
@@ -26,6 +27,7 @@ from wardround_common.typing import Ints
 
 GROUPS = 10  # bands that are wanted
 MOST_STEPS = 200  # of one outcome: more than a picture shows
+Beside = Collection[tuple[int, int]]
 _Part = TypeVar("_Part", "Step", "Band")
 
 
@@ -151,6 +153,13 @@ class Bands:
             return Bands(len(low), (*low, *high))
         return Bands(0, _merged(self.bands, min_cell))
 
+    def apart(self, beside: Beside, min_cell: int) -> Bands:
+        """Return the bands, of which no border tells of few rows between it and a cut told elsewhere.
+
+        ``beside``: how many rows without and with the outcome lie below each of those cuts.
+        """
+        return Bands(0, tuple(_apart(self.bands, lambda band: band.counts, beside, min_cell)))
+
 
 def cut(cells: Ints, at: int, min_cell: int) -> tuple[int, Ints, tuple[Ints, Ints]]:
     """Return how many bands lie below cell ``at``, the bands' last cells, and those of each outcome's steps.
@@ -254,21 +263,15 @@ def _merged(found: Sequence[Band], min_cell: int) -> tuple[Band, ...]:
     return tuple(shown) if shown and shown[-1].showable(min_cell) else ()
 
 
-def curves(found: Bands, min_cell: int) -> dict[str, list[float]]:
+def curves(found: Bands, min_cell: int, beside: Beside = ()) -> dict[str, list[float]]:
     """Return ROC, precision and net benefit at the thresholds between the steps, from the highest down.
 
     Each outcome is counted exactly at the thresholds of its own steps, and read on a straight line between
     them elsewhere. Net benefit of treating those above a risk t: TP / n - FP / n x t / (1 - t) (Vickers and
     Elkin 2006, equation 1). The points (0, 0) and (1, 1) of the ROC curve are left out, and
-    all points where there are rows of one outcome only.
+    all points where there are rows of one outcome only. ``beside``: see ``Bands.apart``.
     """
-
-    def fit(step: Step) -> bool:  # all steps of a band together are, as the band is
-        return _showable(step.count, step.hospitals, min_cell)
-
-    steps = [
-        [step for band in found.bands for step in _joined(band.steps[outcome], fit)] for outcome in (0, 1)
-    ]
+    steps = _drawn(found, min_cell, beside)
     thresholds = sorted({step.low for own in steps for step in own if step.low > 0}, reverse=True)
     (fp, negatives), (tp, positives) = (_above(own, thresholds) for own in steps)
     out: dict[str, list[float]] = {k: [] for k in ("threshold", "tpr", "fpr", "precision", "net_benefit")}
@@ -281,6 +284,39 @@ def curves(found: Bands, min_cell: int) -> dict[str, list[float]]:
         out["precision"].append(true / (true + false))
         out["net_benefit"].append((true - false * t / (1.0 - t)) / (positives + negatives))
     return out
+
+
+def _drawn(found: Bands, min_cell: int, beside: Beside) -> list[list[Step]]:
+    """Return the steps of either outcome that may be shown."""
+
+    def fit(step: Step) -> bool:  # all steps of a band together are, as the band is
+        return _showable(step.count, step.hospitals, min_cell)
+
+    return [
+        _apart(
+            [step for band in found.bands for step in _joined(band.steps[outcome], fit)],
+            lambda step: (step.count,),
+            [(other[outcome],) for other in beside],
+            min_cell,
+        )
+        for outcome in (0, 1)
+    ]
+
+
+def _apart(
+    found: Sequence[_Part],
+    counts_of: Callable[[_Part], Sequence[int]],
+    beside: Collection[Sequence[int]],
+    min_cell: int,
+) -> list[_Part]:
+    """Return the parts, joined where few rows lie between their border and a cut that is told elsewhere."""
+    shown: list[_Part] = []
+    below: list[int] = []
+    for part in found:
+        near = bool(shown) and is_near(below, beside, min_cell)
+        shown.append(shown.pop().joined(part) if near else part)
+        below = [x + y for x, y in zip(below or [0, 0], counts_of(part), strict=False)]
+    return shown
 
 
 def _above(steps: Sequence[Step], thresholds: Sequence[float]) -> tuple[list[float], int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 from wardround_common.analysis import Plan, Rows, SmallCells, Subgroups
 from wardround_common.cohort import Block, Cohort
 from wardround_common.dictionary import CategoryVariable, Dictionary
-from wardround_common.disclosure import refused
+from wardround_common.disclosure import Cuts, refused
 from wardround_common.evaluation.scores import CELLS, area_under_curve, risk_of
 from wardround_common.models import Classifier
 from wardround_common.program import Program, ask, together
@@ -120,21 +122,43 @@ class Subgroup:
 
 @dataclass(frozen=True)
 class Division:
-    """All groups of one variable, and the rows ``lacking`` it."""
+    """All groups of one variable, and the rows ``lacking`` it; ``cuts`` divide a number."""
 
     variable: str
     groups: tuple[Subgroup, ...]
     lacking: Subgroup
+    cuts: tuple[float, ...] = ()
 
-    def published(self, small: SmallCells) -> list[dict[str, Any]]:
-        """Return the groups. Counts of rows, outcomes and calls are rows of tables whose totals are known."""
+    def places(self) -> tuple[Cuts, Cuts]:
+        """Return what the groups tell of either outcome: how many rows lie below the end of each.
+
+        A category's levels end at their positions from 1 on; all rows with and without the variable, at
+        infinity.
+        """
+        ends = [*(self.cuts or range(1, len(self.groups))), sys.float_info.max, math.inf]
+        every = [one.outcomes for one in (*self.groups, self.lacking)]
+        without, with_outcome = (
+            dict(zip(ends, accumulate(own), strict=True)) for own in zip(*every, strict=True)
+        )
+        return without, with_outcome
+
+    def refused(self) -> list[dict[str, Any]]:
+        """Return the groups without a figure, where other groups' counts are too near to theirs."""
+        why = refused("too near to another analysis's groups")
+        return [{"group": one.name, "n": None, "events": None, **why} for one in self.groups]
+
+    def published(self, small: SmallCells, calls: bool = True) -> list[dict[str, Any]]:
+        """Return the groups. Counts of rows, outcomes and calls are rows of tables whose totals are known.
+
+        Without ``calls``, sensitivity and specificity are kept back.
+        """
         every = (*self.groups, self.lacking)
         without, events = zip(*(one.outcomes for one in every), strict=True)
         few, many = zip(*(one.hospitals for one in every), strict=True)
         shown = small.counts([sum(one.outcomes) for one in every], list(map(max, few, many)))
         both = zip(small.counts(without, few), small.counts(events, many), strict=True)
         known = [event if other is not None else None for other, event in both]
-        tables = _tables(small, every, known)
+        tables = _tables(small, every, known) if calls else set()
         return [
             group.published(n, event, i in tables)
             for i, (group, n, event) in enumerate(zip(self.groups, shown, known, strict=False))
@@ -197,4 +221,5 @@ def _division(plan: Plan, query: SubgroupsQuery, total: Sum) -> Division:
         both = int(cells.sum(axis=1).min()) > 0
         auc = area_under_curve(cells[0], cells[1]) if both else None
         groups.append(group(i, name, auc, brier, predicted))
-    return Division(query.variable, tuple(groups), group(len(names), "", None, 0.0, 0.0))
+    lacking = group(len(names), "", None, 0.0, 0.0)
+    return Division(query.variable, tuple(groups), lacking, tuple(query.cuts.tolist()))
