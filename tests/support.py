@@ -6,9 +6,11 @@ Patients are drawn as integers, so that they have the same bits on every process
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from flwr.app import Context, RecordDict
 from wardround_client.app import Node, client_app
 from wardround_client.decision import approve_study
 from wardround_client.gate import Policy
+from wardround_client.home import HospitalHome, make_home
 from wardround_client.reader import read
 from wardround_client.session import Session
 from wardround_client.sources import of_frame
@@ -212,6 +215,18 @@ def _opened(study: Study, asked: Asked, cohort: Cohort) -> Sum:
 def layout_of(study: Study, asked: Asked) -> Layout:
     """Return the layout of a query of a study."""
     return asked.query.layout(Frame(study.dictionary, asked.rows_bound))
+
+
+@contextmanager
+def clinic_home(path: Path) -> Iterator[HospitalHome]:
+    """Give a hospital's home with the clinic's patients as its table, whose ids are their numbers."""
+    table = path / "patients.csv"
+    patients().to_csv(table, index=False)
+    made = make_home(path / "home", "h01", table)
+    try:
+        yield made
+    finally:
+        made.store.close()
 
 
 def vector_of(contribution: Contribution, layout: Layout, hospitals: int = 1) -> Ints:

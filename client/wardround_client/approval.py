@@ -157,7 +157,7 @@ def look_at(home: HospitalHome, study: Study, table: Path | None = None) -> Look
             "is it the right file?"
         )
     sets = rowsets.row_sets(study, reading)
-    least = max(policy.min_cell, study.privacy.min_cell)
+    least = policy.floor("min_cell", study)
     near = rowsets.compare(home.store, study, sets, least)
     return Looked(study, opened.label, reading, sets, least, tuple(near), tuple(refusals))
 

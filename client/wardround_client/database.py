@@ -19,7 +19,7 @@ from types import UnionType
 from typing import Any, TypeVar
 
 from wardround_common.audit.entry import Entry
-from wardround_common.audit.log import AuditLog
+from wardround_common.audit.log import AuditLog, transaction
 from wardround_common.audit.note import HOSPITAL, Origin, sign_checkpoint
 from wardround_common.errors import WardroundError
 from wardround_common.sealing.epoch import AuditHead
@@ -127,15 +127,8 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Do all or nothing, and nobody else writes meanwhile."""
-        with self._lock:
-            self._db.execute("begin immediate")
-            try:
-                yield self._db
-                self._db.execute("commit")
-            except BaseException:
-                if self._db.in_transaction:  # where the disk is full, SQLite has rolled back itself
-                    self._db.execute("rollback")
-                raise
+        with self._lock, transaction(self._db):
+            yield self._db
 
     def rows(self, statement: str, columns: Columns, *values: object) -> list[tuple[Any, ...]]:
         """Return rows, whose ``columns`` have these types: SQLite itself keeps anything anywhere."""
@@ -154,12 +147,17 @@ class Database:
 
     def change(self, *statements: Statement, audit: tuple[str, str, str] | None = None) -> None:
         """Change all or nothing, with its audit entry. WardroundError if it can't be written."""
+        with self._written():
+            for statement, values in statements:
+                self._db.execute(statement, values)
+            if audit is not None:
+                self.note(*audit)
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
         try:
             with self.transaction():
-                for statement, values in statements:
-                    self._db.execute(statement, values)
-                if audit is not None:
-                    self.note(*audit)
+                yield
         except sqlite3.Error as error:
             raise WardroundError(
                 f"{self._label}: cannot be written ({error}); make room and start again"
@@ -185,14 +183,9 @@ class Database:
 
     def checkpoint(self, identity: Identity, hospital: str) -> None:
         """Sign how the audit log stands, and keep that. WardroundError if it can't be written."""
-        try:
-            with self.transaction():
-                head = self._log.head()
-                self._log.keep(sign_checkpoint(identity, Origin(HOSPITAL, hospital), head), head.count)
-        except sqlite3.Error as error:
-            raise WardroundError(
-                f"{self._label}: cannot be written ({error}); make room and start again"
-            ) from None
+        with self._written():
+            head = self._log.head()
+            self._log.keep(sign_checkpoint(identity, Origin(HOSPITAL, hospital), head), head.count)
 
     def audit_head(self) -> AuditHead:
         """Return how the audit log stands."""

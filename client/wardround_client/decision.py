@@ -8,7 +8,6 @@ from functools import partial
 
 from wardround_client.database import Statement
 from wardround_client.store import NodeStore, StudyRecord
-from wardround_common.audit.entry import Entry
 from wardround_common.audit.log import AuditLog
 from wardround_common.errors import Refused
 from wardround_common.sealing.identity import Identity, verify
@@ -17,7 +16,6 @@ from wardround_common.study import Study
 
 STUDY_APPROVAL = "wardround study approval v2"
 APPROVE = "approve"
-_CHUNK = 10_000  # entries
 DECISIONS = (APPROVE, "withdraw", "reject")  # events of the audit log
 
 
@@ -69,14 +67,13 @@ def check_approval(store: NodeStore, identity: Identity, record: StudyRecord) ->
 
 
 def _last_decision(digest: bytes, log: AuditLog) -> str:
-    """Return what the log says of the last decision on a study, by its digest; looked for from the end."""
-    mark, end = digest.hex(), log.size
-    while end > 0:
-        begin = max(0, end - _CHUNK)
-        for _, data in reversed(list(log.encoded(begin, end - begin))):
-            if mark.encode() in data:
-                entry = Entry.decode(data)
-                if entry.event in DECISIONS and entry.detail.startswith(mark):
-                    return entry.detail
-        end = begin
-    return ""
+    """Return what the log says of the last decision on a study, by its digest; empty if there is none."""
+    mark = digest.hex()
+    return next(
+        (
+            one.detail
+            for _, one in log.backwards(mark.encode())
+            if one.event in DECISIONS and one.detail.startswith(mark)
+        ),
+        "",
+    )

@@ -136,9 +136,7 @@ def _release(study: Study, cohort: Cohort, asked: Asked, index: int) -> tuple[Re
         vector = within_bounds(contribution, layout)
     except Refused as error:
         verdict = f"refused: {error}"
-        arrays = [(one, contribution.arrays[one.name].reshape(-1)) for one in layout.fields]
-        flags = [(array > 0).astype(np.int64) for one, array in arrays if one.contributors]
-        vector = np.concatenate([*(array for _, array in arrays), *flags])
+        vector = layout.vector(contribution)
     total = open_sum(layout, 1, ("here",), vector)
     found = Release(
         *(asked.analysis, index, asked.query.kind, fields_of(layout), layout.size),
@@ -149,7 +147,7 @@ def _release(study: Study, cohort: Cohort, asked: Asked, index: int) -> tuple[Re
 
 def _verdict(study: Study, policy: Policy, found: Release, usable: int, answered: int) -> str:
     """Say what the policy has against a release, or that a person has to let it go; nothing if neither."""
-    floor = max(policy.min_rows, study.privacy.min_rows)
+    floor = policy.floor("min_rows", study)
     refusals = policy.refusals(study)
     if usable < floor:
         refusals.append(f"fewer than {floor} usable rows here (`min_rows`)")

@@ -137,7 +137,7 @@ def reviewed(home: HospitalHome, looked: Looked) -> Review:
     asker = home.coordinator if home.coordinator_file.exists() else None
     other, changes = _changes(home, study)
     members, words = _members(home, study)
-    spec = study.cohort
+    pin = looked.pin
     return Review(
         name=study.name,
         digest=study.digest.hex(),
@@ -152,8 +152,8 @@ def reviewed(home: HospitalHome, looked: Looked) -> Review:
         source=looked.source,
         read=cohort.flow.read,
         rows=cohort.rows,
-        where=plain(spec.where),
-        closed="" if spec.closed is None else plain(f"{spec.closed.column} by {spec.closed.by}"),
+        where=plain(pin.where),
+        closed=plain(pin.closed),
         variables=_variables(looked, cohort),
         analyses=tuple(
             AnalysisHere(
@@ -238,12 +238,11 @@ def _changes(home: HospitalHome, study: Study) -> tuple[str, tuple[Change, ...]]
         return "", ()
     now = _flat(json.loads(study.manifest()))
 
-    def apart(record: StudyRecord) -> tuple[bool, int, float]:
-        was = _flat(json.loads(record.manifest))
+    def apart(one: tuple[StudyRecord, dict[str, str]]) -> tuple[bool, int, float]:
+        record, was = one
         return record.name != study.name, len(set(was.items()) ^ set(now.items())), -record.offered_at
 
-    nearest = min(earlier, key=apart)
-    was = _flat(json.loads(nearest.manifest))
+    nearest, was = min(((one, _flat(json.loads(one.manifest))) for one in earlier), key=apart)
     changes = tuple(
         Change(plain(key, _MOST_SHOWN), _short(was.get(key)), _short(now.get(key)))
         for key in sorted(was.keys() | now.keys())

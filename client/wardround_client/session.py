@@ -128,7 +128,7 @@ class Session:
     def _maker(self, identity: Identity, masking: MaskingKey, runtime: str) -> Callable[[Kept], Participant]:
         """Return what makes this hospital's participant from where the study was left."""
         policy, privacy = self._policy, self._study.privacy
-        rows, labels = max(policy.min_rows, privacy.min_rows), sorted(self._usable)
+        rows, labels = policy.floor("min_rows", self._study), sorted(self._usable)
         make = partial(
             Participant,
             name=self._hospital,
@@ -137,7 +137,7 @@ class Session:
             study=self._digest,
             analyses=labels,
             taking_part=self._taking_part(labels, rows),
-            floors=Floors(max(policy.min_hospitals, privacy.min_hospitals), policy.max_epochs, policy.leave),
+            floors=Floors(policy.floor("min_hospitals", self._study), policy.max_epochs, policy.leave),
             replay=self._replay if privacy.plan == "verified" else None,
             confirmed=self._is_confirmed,
             runtime=runtime,
@@ -343,7 +343,7 @@ class Session:
             wanted.context,
             self._usable[question.analysis],
             cover,
-            encode(asked),
+            asked,
             self._all_rows(question.analysis),
             self._pinned,
         )
@@ -357,7 +357,7 @@ class Session:
         flow = self._participant.flow
         if flow is None or analysis == LABEL:
             return None
-        usable, least = flow.usable[analysis], max(self._policy.min_cell, self._study.privacy.min_cell)
+        usable, least = flow.usable[analysis], self._policy.floor("min_cell", self._study)
         if 0 < min(usable.train, usable.test) < least:
             raise Refused("min_cell", f"`{analysis}` would ask sums over fewer than {least} rows")
         return usable.train + usable.test

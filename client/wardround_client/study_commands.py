@@ -186,17 +186,13 @@ def approve_command(
 
       wardround hospital approve heart-disease --table cohort-2026.parquet --again
     """
-    from wardround_client.approval import approve, find_study, look_at
+    from wardround_client.approval import approve, check_again, find_study, look_at
     from wardround_client.review import reviewed
     from wardround_client.review_text import short
 
     opened = HospitalHome.open(home)
     found, names = find_study(opened, study), accept or []
-    before = opened.store.study(found.digest)
-    if before is not None and before.approved_at is not None and not again:
-        raise StudyError(
-            f"{found.name}: approved already; to take up changed tables and begin anew, add --again"
-        )
+    check_again(opened, found, again)
     looked = look_at(opened, found, table)
     told = {name for one in looked.near for name in one.others or (one.study,)}
     unknown = [name for name in names if name not in told]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-import numpy as np
-
 from wardround_common.cohort import Cohort
 from wardround_common.program import Program
 from wardround_common.query import Frame, Query, Sum, open_sum
@@ -34,10 +32,4 @@ def alone(program: Program[R], cohort: Cohort) -> R:
 def _sum(query: Query[Any], cohort: Cohort, frame: Frame) -> Sum:
     layout = query.layout(frame)
     share = query.answer(cohort, layout)
-    parts = [share.arrays[field.name].reshape(-1) for field in layout.fields]
-    holding = [
-        (part > 0).astype(np.int64)
-        for part, field in zip(parts, layout.fields, strict=True)
-        if field.contributors
-    ]
-    return open_sum(layout, 1, ("alone",), np.concatenate([*parts, *holding]))
+    return open_sum(layout, 1, ("alone",), layout.vector(share))

@@ -99,6 +99,17 @@ class Layout:
         """Return the most that ``rows`` rows can add up to, on the grid, per element."""
         return self._limit(field.row_bound, field.counts, rows)
 
+    def vector(self, contribution: Contribution) -> Ints:
+        """Return what travels of a contribution: its arrays in order, contributor counts behind."""
+        parts = [contribution.arrays[field.name].reshape(-1) for field in self.fields]
+        flags = [
+            (part > 0).astype(np.int64)
+            for part, field in zip(parts, self.fields, strict=True)
+            if field.contributors
+        ]
+        together = [*parts, *flags]
+        return together[0] if len(together) == 1 else np.concatenate(together)
+
     def is_within(self, field: Field, array: Ints, rows: int) -> bool:
         """Tell whether an array of ``field.shape`` is one that ``rows`` rows can add up to.
 

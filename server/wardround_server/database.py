@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from wardround_common.audit.entry import Entry
-from wardround_common.audit.log import AuditLog
+from wardround_common.audit.log import AuditLog, transaction
 from wardround_common.errors import WardroundError
 
 COORDINATOR: Final = "coordinator"  # who does what no person has said at this moment
@@ -65,14 +65,8 @@ class Database:
         """Commit what is done within, or nothing of it. WardroundError if the database fails."""
         with self._lock:
             try:
-                self._db.execute(f"begin {kind}")
-                try:
+                with transaction(self._db, kind):
                     yield self._db
-                    self._db.execute("commit")
-                except BaseException:
-                    if self._db.in_transaction:  # where the disk is full, SQLite has rolled back itself
-                        self._db.execute("rollback")
-                    raise
             except sqlite3.Error as error:
                 raise _failed(self._path, _code(error), error) from None
 

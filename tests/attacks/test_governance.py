@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.attacks.coordinator import LOGISTIC, NAMES, STUDY, Coordinator
-from tests.support import patients, study_of, tables_of
+from tests.attacks.coordinator import LOGISTIC, STUDY, Coordinator
+from tests.attacks.test_time import of_home
+from tests.support import clinic_home, patients, study_of
 from wardround_client.app import Node, node_of
 from wardround_client.approval import approve, decide_releases, reject, take_up, waiting_release, withdraw
 from wardround_client.decision import approve_study
@@ -46,11 +47,10 @@ from wardround_common.wire import encode
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> HospitalHome:
+def home(tmp_path: Path) -> Iterator[HospitalHome]:
     """A hospital with the clinic's 480 patients, whose ids are their numbers."""
-    table = tmp_path / "patients.csv"
-    patients().to_csv(table, index=False)
-    return make_home(tmp_path / "home", "h01", table)
+    with clinic_home(tmp_path) as made:
+        yield made
 
 
 def named(name: str, *analyses: dict[str, Any], **changes: Any) -> Study:
@@ -178,15 +178,7 @@ def test_a_cohort_that_was_closed_may_be_read_again_with_late_corrections(home: 
 @pytest.fixture
 def running(tmp_path: Path) -> tuple[Coordinator, HospitalHome]:
     """A study under way in which h01 is what its home holds."""
-    table = tmp_path / "patients.csv"
-    tables_of(len(NAMES))["h01"].to_csv(table, index=False)
-    home = make_home(tmp_path / "home", "h01", table)
-    coordinator = Coordinator()
-    approve(home, STUDY)
-    coordinator.identities["h01"], coordinator.stores["h01"] = home.identity, home.store
-    coordinator.confirm(["h01"], NAMES)
-    coordinator.sessions["h01"] = take_up(home, of_store(home))
-    return coordinator.ready().advance(), home
+    return of_home(tmp_path)
 
 
 def of_store(home: HospitalHome, study: Study = STUDY) -> StudyRecord:

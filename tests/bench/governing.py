@@ -91,7 +91,7 @@ class _Gate:
         self._index += 1
         request = Request(
             *(self._study, self._names[1], self._names, b"binding", b"epoch", "summary", self._index),
-            *("moments", bytes(32), 1000, Masks(self._others, bytes(32)), b"", 100_000),
+            *("moments", bytes(32), 1000, Masks(self._others, bytes(32)), None, 100_000),
         )
         policy = Policy(min_hospitals=2)
         release(Contribution(1000, {"gradient": self._vector}), self._layout, request, policy, store)

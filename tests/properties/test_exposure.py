@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
@@ -10,27 +9,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.properties.truth import rank
 from wardround_client.exposure import exposures
 from wardround_client.rowclasses import classes_of
 from wardround_common.errors import Refused
 
 Sets = list[list[bool]]
 Told = dict[frozenset[int], int]  # persons, and how many independent sums over their rows
-
-
-def rank(rows: list[list[bool]]) -> int:
-    left = [[Fraction(value) for value in row] for row in rows]
-    done = 0
-    for column in range(len(left[0])):
-        pivot = next((i for i in range(done, len(left)) if left[i][column]), None)
-        if pivot is None:
-            continue
-        left[done], left[pivot] = left[pivot], left[done]
-        for i in range(done + 1, len(left)):
-            factor = left[i][column] / left[done][column]
-            left[i] = [a - factor * b for a, b in zip(left[i], left[done], strict=True)]
-        done += 1
-    return done
 
 
 def all_told(sets: Sets, people: list[int], least: int) -> Told:

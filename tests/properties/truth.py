@@ -62,7 +62,7 @@ def labels_of(study: Study) -> tuple[str, ...]:
     return tuple(sorted([LABEL, *(spec.label for spec in study.analyses)]))
 
 
-def _rank(rows: list[list[int]]) -> int:
+def rank(rows: list[list[int]]) -> int:
     """Return a matrix's rank by elimination over the rationals."""
     left = [[Fraction(value) for value in row] for row in rows]
     done = 0
@@ -85,12 +85,12 @@ def told_of(sets: Sequence[Collection[Who]], floor: int) -> set[frozenset[Who]]:
     columns: there is one if leaving these columns out lowers the rank.
     """
     known = sorted(set().union(*sets))
-    whole = _rank([[int(who in one) for who in known] for one in sets])
+    whole = rank([[int(who in one) for who in known] for one in sets])
     found: set[frozenset[Who]] = set()
     for size in range(1, floor):
         for some in map(frozenset, combinations(known, size)):
             others = [[int(who in one) for who in known if who not in some] for one in sets]
-            if _rank(others) < whole and not any(one < some for one in found):
+            if rank(others) < whole and not any(one < some for one in found):
                 found.add(some)
     return found
 

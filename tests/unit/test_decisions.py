@@ -14,7 +14,7 @@ import pytest
 from tests.attacks.coordinator import NAMES, STUDY, Coordinator
 from tests.network.line import done, ran, refused
 from tests.network.net import COMMAND
-from tests.support import patients, study_of, tables_of
+from tests.support import clinic_home, patients, study_of, tables_of
 from wardround_client.app import Node, node_of
 from wardround_client.approval import take_up
 from wardround_client.home import HospitalHome, make_home
@@ -53,11 +53,8 @@ def events(home: HospitalHome) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[HospitalHome]:
-    table = tmp_path / "patients.csv"
-    patients().to_csv(table, index=False)
-    made = make_home(tmp_path / "home", "h01", table)
-    yield made
-    made.store.close()
+    with clinic_home(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import patients, study_of
+from tests.support import clinic_home, patients, study_of
 from wardround_client.app import node_of
 from wardround_client.approval import look_at
 from wardround_client.gate import Policy, read_policy
 from wardround_client.gate.policy import PROFILES
-from wardround_client.home import HospitalHome, make_home
+from wardround_client.home import HospitalHome
 from wardround_common import messages as say
 from wardround_common.errors import Refused, WardroundError
 from wardround_common.study import Study, parse_study
@@ -103,12 +104,10 @@ def test_all_that_a_policy_has_against_a_study_is_told_at_once() -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> HospitalHome:
-    table = tmp_path / "patients.csv"
-    patients().to_csv(table, index=False)
-    made = make_home(tmp_path / "home", "h01", table)
-    made.coordinator_file.write_text('name = "ring"\naddress = "ring.example.org:443"\n')
-    return made
+def home(tmp_path: Path) -> Iterator[HospitalHome]:
+    with clinic_home(tmp_path) as made:
+        made.coordinator_file.write_text('name = "ring"\naddress = "ring.example.org:443"\n')
+        yield made
 
 
 STANDING = """

@@ -12,7 +12,7 @@ import pytest
 
 from tests.attacks.coordinator import NAMES, STUDY, Coordinator
 from tests.network.line import done
-from tests.support import cohort_of, drive, layout_of, patients, study_of, tables_of
+from tests.support import clinic_home, cohort_of, drive, layout_of, patients, study_of, tables_of
 from wardround_client.approval import approve, take_up
 from wardround_client.gate.release import fields_of
 from wardround_client.home import HospitalHome, make_home
@@ -48,11 +48,8 @@ def shown(home: HospitalHome, study: Study) -> str:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[HospitalHome]:
-    table = tmp_path / "patients.csv"
-    patients().to_csv(table, index=False)
-    made = make_home(tmp_path / "home", "h01", table)
-    yield made
-    made.store.close()
+    with clinic_home(tmp_path) as made:
+        yield made
 
 
 # Rows

@@ -99,6 +99,10 @@ class Policy(BaseModel):
         )
         return cls(**asked, leave=leave, max_queries=None, max_queries_month=None, max_share=1.0)
 
+    def floor(self, key: Literal["min_hospitals", "min_rows", "min_cell"], study: Study) -> int:
+        """Return the stricter of what this policy and the study ask for."""
+        return int(max(getattr(self, key), getattr(study.privacy, key)))
+
     def check(self, study: Study) -> None:
         """Raise Refused, naming the key, where a study protects less or asks for more than this allows."""
         for refusal in self.refusals(study):

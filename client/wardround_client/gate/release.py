@@ -16,11 +16,13 @@ from wardround_client.gate.policy import Policy
 from wardround_client.ledger import Charge
 from wardround_client.store import RELEASED, WAITS, NodeStore
 from wardround_common.errors import Refused
+from wardround_common.program import Asked
 from wardround_common.query import Contribution, Layout
 from wardround_common.sealing.lane import lane, pad
 from wardround_common.sealing.mask import seal
 from wardround_common.study import Study
 from wardround_common.typing import Ints
+from wardround_common.wire import encode
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,7 +53,7 @@ class Bare:
 class Request:
     """What a release is for.
 
-    ``asked``: the query, encoded; ``usable_rows``: of its analysis at this hospital, and ``all_rows`` over
+    ``asked``: the query; ``usable_rows``: of its analysis at this hospital, and ``all_rows`` over
     all hospitals, None while that is not known; ``cohort``: keyed digest of the pinned rows, None in a
     simulation, where nobody approves.
     """
@@ -67,7 +69,7 @@ class Request:
     context: bytes
     usable_rows: int
     cover: Masks | Bare
-    asked: bytes = b""
+    asked: Asked | None = None
     all_rows: int | None = None
     cohort: bytes | None = None
 
@@ -95,8 +97,8 @@ def release(
 
     Nothing is stored then, but that a release waits for a person (`held`).
     """
-    vector = within_bounds(contribution, layout)
-    _check_policy(request, policy, store)
+    vector, study = within_bounds(contribution, layout), request.study.digest
+    _check_policy(request, study, policy, store)
     if policy.hold:
         _check_held(request, store)
     others = set(request.hospitals) - {request.hospital}
@@ -109,7 +111,7 @@ def release(
         len(vector),
         contribution.rows,
         request.hospitals,
-        request.study.digest,
+        study,
         fields_of(layout),
     )
     store.keep(request.epoch, request.context, sealed, charge, request.study.name)
@@ -121,26 +123,27 @@ def fields_of(layout: Layout) -> tuple[str, ...]:
     return tuple(f"{field.name}[{', '.join(map(str, field.shape))}]" for field in layout.fields)
 
 
-def _check_policy(request: Request, policy: Policy, store: NodeStore) -> None:
+def _check_policy(request: Request, digest: bytes, policy: Policy, store: NodeStore) -> None:
     study = request.study
     policy.check(study)
-    floor = max(policy.min_rows, study.privacy.min_rows)
+    floor = policy.floor("min_rows", study)
     if request.usable_rows < floor:
         raise Refused("min_rows", f"analysis `{request.analysis}` has fewer than {floor} usable rows here")
-    needed = max(policy.min_hospitals, study.privacy.min_hospitals)
+    needed = policy.floor("min_hospitals", study)
     if len(request.hospitals) < needed or len(set(request.hospitals)) < len(request.hospitals):
         raise Refused("min_hospitals", f"a sum needs {needed} hospitals")
     if request.hospital not in request.hospitals:
         raise Refused("min_hospitals", "a sum without this hospital")
     if request.all_rows is not None:
         policy.check_share(request.usable_rows, request.all_rows)
-    policy.check_queries(store, study.digest)
-    if request.cohort is not None and not rowsets.is_cleared(store, study.digest, request.cohort):
+    policy.check_queries(store, digest)
+    if request.cohort is not None and not rowsets.is_cleared(store, digest, request.cohort):
         raise Refused("differencing", "the rows of this study were not compared with those of others")
 
 
 def _check_held(request: Request, store: NodeStore) -> None:
-    said = store.hold(request.study, request.context, request.analysis, request.index, request.asked)
+    asked = encode(request.asked)
+    said = store.hold(request.study, request.context, request.analysis, request.index, asked)
     if said == WAITS:
         raise Refused("held", f"`{request.analysis}` {request.index} waits for this hospital's officer")
     if said != RELEASED:
@@ -168,15 +171,10 @@ def within_bounds(contribution: Contribution, layout: Layout) -> Ints:
         raise Refused("rows_bound", "this hospital has more rows than the query's bound allows")
     if set(contribution.arrays) != {field.name for field in layout.fields}:
         raise Refused("layout", "an answer does not have the arrays of its query")
-    parts, flags = [], []
     for field in layout.fields:
         array = contribution.arrays[field.name]
         if array.shape != field.shape or array.dtype != np.int64:
             raise Refused("layout", f"`{field.name}` has another shape than its query")
         if not layout.is_within(field, array, contribution.rows):
             raise Refused("bounds", f"`{field.name}` exceeds its bound")
-        parts.append(array.reshape(-1))
-        if field.contributors:
-            flags.append((array.reshape(-1) > 0).astype(np.int64))
-    together = [*parts, *flags]
-    return together[0] if len(together) == 1 else np.concatenate(together)
+    return layout.vector(contribution)

@@ -38,7 +38,7 @@ def state(judged: Judged, study: Study, policy: Policy, store: NodeStore) -> Sta
     """Let a model's figure on this hospital's rows go, rounded. Refused where policy or rows say no."""
     if "metrics" not in policy.statements:
         raise Refused("no_statement", "this hospital's policy allows no statement of metrics (`statements`)")
-    floor = max(policy.min_cell, study.privacy.min_cell)
+    floor = policy.floor("min_cell", study)
     rows = judged.without + judged.with_outcome
     if rows < LEAST_ROWS or min(judged.without, judged.with_outcome) < floor:
         raise Refused("no_statement", f"fewer than {LEAST_ROWS} held-out rows, or {floor} of an outcome")

@@ -7,6 +7,8 @@ notices any entry that was changed, taken out or put in between. The caller hold
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import rfc8785
@@ -39,6 +41,19 @@ _CHUNK: Final = 20_000  # entries read at once: a node that wants to write waits
 _LEAST: Final = -(1 << 63)  # SQLite's first number: what should not be there is read too
 
 
+@contextmanager
+def transaction(db: Connection, kind: str = "immediate") -> Iterator[None]:
+    """Commit what is done within, or nothing of it; `immediate`: nobody else writes meanwhile."""
+    db.execute(f"begin {kind}")
+    try:
+        yield
+        db.execute("commit")
+    except BaseException:
+        if db.in_transaction:  # where the disk is full, SQLite has rolled back itself
+            db.execute("rollback")
+        raise
+
+
 class Rows(Protocol):
     """What a statement gives."""
 
@@ -50,7 +65,11 @@ class Rows(Protocol):
 
 
 class Connection(Protocol):
-    """A connection to SQLite, as sqlite3 has them."""
+    """A connection to SQLite, as sqlite3 has them, in autocommit mode."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is under way."""
 
     def execute(self, statement: str, values: Sequence[Any] = ..., /) -> Rows:
         """Execute a statement."""
@@ -96,15 +115,18 @@ class AuditLog:
 
     def last(self, most: int, study: str | None = None) -> list[tuple[int, Entry]]:
         """Return the last entries, of one study if it is named, with their numbers, oldest first."""
-        found, end = list[tuple[int, Entry]](), self.size
         mark = b"" if study is None else b'"study":' + rfc8785.dumps(study)  # no text holds a bare quote
-        while end > 0 and len(found) < most:
+        return list(islice(self.backwards(mark), most))[::-1]
+
+    def backwards(self, mark: bytes) -> Iterator[tuple[int, Entry]]:
+        """Yield the entries whose bytes hold ``mark``, with their numbers, newest first."""
+        end = self.size
+        while end > 0:
             begin = max(0, end - _CHUNK)
-            chunk = list(self.encoded(begin, end - begin))
-            some = [(number, data) for number, data in chunk if mark in data][len(found) - most :]
-            found = [(number, _decoded(number, data)) for number, data in some] + found
+            for number, data in reversed(list(self.encoded(begin, end - begin))):
+                if mark in data:
+                    yield number, _decoded(number, data)
             end = begin
-        return found[-most:]
 
     def encoded(self, after: int = 0, most: int | None = None) -> Iterator[tuple[int, bytes]]:
         """Yield entries as they are kept, oldest first."""
